@@ -1,0 +1,1 @@
+"""The networks: finding them, training them, judging them."""

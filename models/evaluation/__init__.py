@@ -1,0 +1,1 @@
+"""What semcall gains, measured and drawn."""

@@ -1,0 +1,1 @@
+"""PyTorch definitions of the networks (needs the `train` extra)."""

@@ -1,0 +1,1 @@
+"""Pairs, losses, training loop and ONNX export (needs the `train` extra)."""

@@ -1,0 +1,1 @@
+"""RTP -> decode -> restore -> window."""

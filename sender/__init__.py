@@ -1,0 +1,1 @@
+"""Camera -> face mask -> quantiser per macroblock -> x264 -> RTP."""

@@ -1,0 +1,35 @@
+"""The macroblock grid: 16x16 luma samples, counted in raster order (ITU-T H.264 clause 6.3)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+MACROBLOCK = 16
+
+Mask = NDArray[np.bool_]
+
+
+def grid_shape(width: int, height: int) -> tuple[int, int]:
+    """Rows and columns of macroblocks that cover `width` x `height` luma samples."""
+    return -(-height // MACROBLOCK), -(-width // MACROBLOCK)
+
+
+def row_runs(mask: Mask) -> NDArray[np.int32]:
+    """Horizontal runs of True in a macroblock mask.
+
+    `mask`: bool [rows, columns]. Returns int32 [n, 3]: row, first column, column after the last.
+    """
+    rows, columns = mask.shape
+    padded = np.zeros((rows, columns + 2), np.int8)
+    padded[:, 1:-1] = mask
+    edges = np.diff(padded, axis=1)
+    row, first = np.nonzero(edges == 1)
+    _, end = np.nonzero(edges == -1)
+    return np.stack([row, first, end], axis=1).astype(np.int32)
+
+
+def mask_to_pixels(mask: Mask, width: int, height: int) -> Mask:
+    """Spread a macroblock mask over luma samples: bool [height, width]."""
+    spread = np.repeat(np.repeat(mask, MACROBLOCK, axis=0), MACROBLOCK, axis=1)
+    return spread[:height, :width]

@@ -1,0 +1,102 @@
+"""A picture between threads: 8-bit I420 in one array, with the time at which it was taken.
+
+The array has the layout that PyAV and OpenCV both use: uint8 [height * 3 / 2, width], C-contiguous, the luma
+plane followed by U and V at half size. Width and height are even. Colours are BT.601, limited range, everywhere
+inside semcall; capture converts to it and the stream says so.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import cast
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from numpy.typing import NDArray
+
+CLOCK_RATE = 90_000
+"""Ticks per second of video RTP timestamps (RFC 6184 section 8.1)."""
+
+I420 = NDArray[np.uint8]
+
+_KEPT = (2, 5, 6)  # H.273 MatrixCoefficients: unspecified, BT.470BG, SMPTE 170M: the last two are BT.601
+
+
+def now_ticks() -> int:
+    """The time now in 90 kHz ticks since the Unix epoch."""
+    return time.time_ns() * 9 // 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One captured picture.
+
+    `i420`: uint8 [height * 3 / 2, width]; `ticks`: when it was taken, 90 kHz ticks since the Unix epoch;
+    `index`: position in its source (frame number of a file, counter of a camera).
+    """
+
+    i420: I420
+    ticks: int
+    index: int
+
+    @property
+    def width(self) -> int:
+        """Luma samples per row."""
+        return int(self.i420.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Luma rows."""
+        return int(self.i420.shape[0]) * 2 // 3
+
+
+def planes(i420: I420) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Views on an I420 array: luma [H, W] and chroma [2, H/2, W/2]."""
+    rows, width = i420.shape
+    height = rows * 2 // 3
+    return i420[:height], i420[height:].reshape(2, height // 2, width // 2)
+
+
+def i420_from_frame(frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> I420:
+    """Any decoded frame as an I420 array, BT.601 limited range, scaled to an even `width` x `height` if given.
+
+    Untagged YUV keeps its values. Odd sizes lose their last row or column: 4:2:0 has no half samples.
+    """
+    width, height = width or frame.width & ~1, height or frame.height & ~1
+    if (
+        frame.format.name == "yuv420p"
+        and frame.colorspace in _KEPT
+        and (frame.width, frame.height) == (width, height)
+    ):
+        return cast(I420, frame.to_ndarray())
+    smaller = width * height < frame.width * frame.height
+    frame = frame.reformat(
+        width,
+        height,
+        "yuv420p",
+        dst_colorspace=Colorspace.ITU601,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=Interpolation.AREA if smaller else Interpolation.BICUBIC,
+        threads=1,
+    )
+    return cast(I420, frame.to_ndarray())
+
+
+def bgra_from_i420(i420: I420) -> NDArray[np.uint8]:
+    """uint8 [H, W, 4], B G R A in memory: what Qt calls RGB32 on little-endian machines."""
+    return cast(NDArray[np.uint8], cv2.cvtColor(i420, cv2.COLOR_YUV2BGRA_I420))
+
+
+def bgr_from_i420(i420: I420) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3] for OpenCV's writers and drawing."""
+    return cast(NDArray[np.uint8], cv2.cvtColor(i420, cv2.COLOR_YUV2BGR_I420))
+
+
+def i420_from_bgr(bgr: NDArray[np.uint8]) -> I420:
+    """The reverse of `bgr_from_i420`; odd sizes lose their last row or column."""
+    height, width = bgr.shape[:2]
+    even = np.ascontiguousarray(bgr[: height & ~1, : width & ~1])
+    return cast(I420, cv2.cvtColor(even, cv2.COLOR_BGR2YUV_I420))
