@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from shared.errors import SemcallError
 
 
 class WindowedRate:
@@ -22,11 +26,14 @@ class WindowedRate:
         self._trim(when)
 
     def per_second(self, now: float) -> float:
-        """The rate over the window that ends `now`; 0.0 while nothing was added."""
+        """The rate over the window that ends `now`; 0.0 while nothing was added.
+
+        A window younger than a second counts as a second: one keyframe is no bitrate yet.
+        """
         self._trim(now)
         if self._start is None or not self._items:
             return 0.0
-        return self.total(now) / max(min(self._span, now - self._start), 1e-3)
+        return self.total(now) / max(min(self._span, now - self._start), 1.0)
 
     def total(self, now: float) -> float:
         """The sum over the window that ends `now`."""
@@ -101,3 +108,13 @@ class Stats:
         if self.latency_ms is not None:
             parts.append(f"latency {self.latency_ms:.0f} ms")
         return " · ".join(parts)
+
+
+def open_lines(path: Path | None) -> IO[str] | None:
+    """A file for JSON lines, or None for none. Raises SemcallError when it cannot be written."""
+    if path is None:
+        return None
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise SemcallError(f"Cannot write {path} ({error.strerror}): choose another --stats file.") from None

@@ -1,0 +1,232 @@
+"""`semcall receive`: one picture's way from the wire to the eye.
+
+[asyncio thread] aiortc -> jitter buffer -> queue -> decode thread -> Latest -> restore thread
+    -> Latest -> [main thread] Qt window, or straight to the logbook with --headless
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiortc import RTCPeerConnection
+
+from receiver.jitter import AccessUnit
+from receiver.logbook import Logbook
+from receiver.picture import DecodedPicture
+from receiver.pipeline import DecodeThread, RestoreThread
+from receiver.recorder import Recorder
+from receiver.restorer import Restorer
+from receiver.rtp import ReceivePath
+from receiver.terminal import TerminalView, display_problem
+from shared.mailbox import Latest
+from shared.peer import LoopThread, video_transceiver
+from shared.stats import Stats
+from shared.whip_server import WhipServer
+
+_SILENCE = 10.0  # seconds without media after which a connected call counts as gone
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveOptions:
+    """What `semcall receive` was asked for. `once`: end with the first call; `model`: ONNX file or None for off."""
+
+    host: str = "127.0.0.1"
+    port: int = 8787
+    token: str | None = None
+    model: Path | None = None
+    model_name: str = ""
+    restore_threads: int = 1
+    headless: bool = False
+    once: bool = False
+    record: Path | None = None
+    overwrite: bool = False
+    stats: Path | None = None
+    snapshots: Path | None = None
+    ice_servers: tuple[str, ...] = ()
+
+
+def receive(options: ReceiveOptions, say: Callable[[str], None], ready: Callable[[str], None]) -> None:
+    """Wait for calls and show them until the user ends it (Ctrl-C, window closed) or, with `once`, the call ends.
+
+    `say` gets lines for the user, `ready` the endpoint's URL once it listens. Raises SemcallError for everything
+    the user can mend.
+    """
+    headless = options.headless
+    if not headless and (problem := display_problem()) is not None:
+        say(f"No display ({problem}): going on as --headless.")
+        headless = True
+    with contextlib.ExitStack() as stack:
+        receiver = Receiver(options, stack)
+        say(f"Restorer: {receiver.restorer_name}.")
+        loop = stack.enter_context(LoopThread())
+        loop.call(receiver.server.start(options.host, options.port))
+        stack.callback(lambda: loop.call(receiver.stop(), timeout=2))
+        ready(receiver.server.url)
+        receiver.restore.start()
+        stack.callback(receiver.restore.close)
+        if headless:
+            _run_in_terminal(receiver)
+        else:
+            _run_in_window(receiver)
+
+
+class Receiver:
+    """The rooms of the receiving end and how they are joined: construct, start `server` and `restore`, `stop`."""
+
+    def __init__(self, options: ReceiveOptions, stack: contextlib.ExitStack) -> None:
+        self.logbook = Logbook(options.stats, options.snapshots)
+        stack.callback(self.logbook.close)
+        self._restorer = (
+            Restorer(options.model, options.model_name, options.restore_threads) if options.model else None
+        )
+        if self._restorer is not None:
+            self._restorer.warm_up(1280, 720)
+        self._recorder = Recorder(options.record, overwrite=options.overwrite) if options.record else None
+        if self._recorder is not None:
+            stack.callback(self._recorder.close)
+        self.ready: Latest[DecodedPicture] = Latest()
+        self.notify: Callable[[], None] | None = None
+        self.restore = RestoreThread(self._restorer, self._restored)
+        self.server = WhipServer(
+            self._call_began, token=options.token, ice_servers=options.ice_servers, on_end=self._call_ended
+        )
+        self._once = options.once
+        self._call: _Call | None = None
+        self._calls = 0
+        self.over = threading.Event()
+        """Set when the receiver should end."""
+        self.on_over: Callable[[], object] = lambda: None
+
+    @property
+    def restorer_name(self) -> str:
+        """Name and device, or "off"."""
+        if self._restorer is None or not self.restore.enabled:
+            return "off"
+        return f"{self._restorer.name} on {self._restorer.device}"
+
+    def stats(self) -> Stats:
+        """The call's figures now. Also the media watchdog's clock: whoever shows figures asks twice a second."""
+        call = self._call
+        if call is None:
+            ended = "Call ended. " if self._calls else ""
+            return Stats(state=f"{ended}Waiting for a caller at {self.server.url}", restorer=self.restorer_name)
+        if not call.began:
+            return Stats(state="Connecting", restorer=self.restorer_name)
+        silence = time.time() - call.last_unit
+        state = "live" if silence < 2 else f"No media for {silence:.0f} s"
+        return self.logbook.stats(
+            Stats(
+                state=state,
+                restorer=self.restorer_name,
+                lost=call.path.packets_lost,
+                dropped=self.restore.pictures.dropped + self.ready.dropped,
+            )
+        )
+
+    def shown(self, picture: DecodedPicture) -> None:
+        """`picture` is on the screen (or would be): count it, record it."""
+        self.logbook.shown(picture)
+        if self._recorder is not None:
+            self._recorder.write(picture.visible, picture.shown)
+
+    def set_restore(self, enabled: bool) -> None:
+        """Restore or not, from the next picture on."""
+        self.restore.enabled = enabled
+
+    def end(self) -> None:
+        """Ask the receiver to end. From any thread."""
+        self.over.set()
+        self.on_over()
+
+    async def stop(self) -> None:
+        """Hang up and stop listening, within about a second."""
+        await self.server.stop()
+
+    def _restored(self, picture: DecodedPicture) -> None:
+        """A picture leaves the restore thread."""
+        if self.notify is not None:
+            self.ready.put(picture)
+            self.notify()
+        else:
+            picture.shown = time.time()
+            self.shown(picture)
+
+    async def _call_began(self, peer: RTCPeerConnection) -> None:
+        self._call = _Call(peer, self)
+        self.logbook.face_share = lambda: self._call.decode.decoder.face_share if self._call else None
+
+    def _call_ended(self) -> None:
+        call, self._call = self._call, None
+        if call is None:
+            return
+        call.close()
+        self._calls += call.began
+        if self._once and call.began:
+            self.end()
+
+
+class _Call:
+    """What belongs to one connection: jitter buffer, decoder, watchdog."""
+
+    def __init__(self, peer: RTCPeerConnection, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self.path = ReceivePath(video_transceiver(peer).receiver, self._arrived, self._silent)
+        self.decode = DecodeThread(receiver.restore.pictures.put, self.path.request_keyframe)
+        self.decode.start()
+        self.began = False
+        self.last_unit = 0.0
+
+    def close(self) -> None:
+        self.path.close()
+        self.decode.close()
+
+    def _arrived(self, unit: AccessUnit) -> None:
+        self.began, self.last_unit = True, unit.arrived
+        self._receiver.logbook.received(len(unit.data))
+        self.decode.submit(unit)
+
+    async def _silent(self, seconds: float) -> None:
+        """Nothing came for a while: a peer that was killed or lost its link sends no goodbye."""
+        if seconds > _SILENCE:
+            await self._receiver.server.end_call()
+
+
+@contextlib.contextmanager
+def _ctrl_c(action: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM end the receiver instead of raising in the middle of something."""
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(kind, lambda *_: action()) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
+
+
+def _run_in_terminal(receiver: Receiver) -> None:
+    with _ctrl_c(receiver.end), TerminalView(receiver.stats):
+        # Not one endless wait: on Windows that would not hear Ctrl-C.
+        while not receiver.over.wait(0.25):
+            pass
+
+
+def _run_in_window(receiver: Receiver) -> None:
+    from PySide6 import QtCore
+
+    from receiver.window import CallWindow, create_application, install_sigint  # Qt only when it is wanted
+
+    app = create_application(checked=True)
+    window = CallWindow(receiver.ready, receiver.stats, receiver.set_restore, receiver.shown)
+    receiver.notify = window.notify
+    queued = QtCore.Qt.ConnectionType.QueuedConnection
+    receiver.on_over = lambda: QtCore.QMetaObject.invokeMethod(window, "close", queued)  # from any thread
+    install_sigint(app, receiver.end)
+    window.show()
+    app.exec()
+    receiver.notify = None

@@ -1,0 +1,81 @@
+"""H.264 access units to pictures with their quantiser map, through FFmpeg."""
+
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.codec.context import Flags
+from numpy.typing import NDArray
+
+from receiver.jitter import AccessUnit
+from receiver.picture import DecodedPicture
+from shared.grid import grid_shape
+from shared.picture import CLOCK_RATE, i420_from_frame
+from shared.stamp import CaptureClock, read_stamp
+
+_BLOCK_DELTA = 16  # offset of delta_qp in struct AVVideoBlockParams: after x, y, width, height
+
+
+class Decoder:
+    """One stream's decoder. `face_share` is the sender's last word on it, 0..1, or None."""
+
+    def __init__(self) -> None:
+        self._codec = av.CodecContext.create("h264", "r")
+        self._codec.thread_count = 1
+        self._codec.thread_type = "SLICE"  # FRAME threads would add a picture of delay each
+        self._codec.flags |= Flags.low_delay | Flags.output_corrupt
+        self._codec.options = {"export_side_data": "venc_params"}
+        self._clock = CaptureClock()
+        self._started = False
+        self.face_share: float | None = None
+
+    def decode(self, unit: AccessUnit) -> list[DecodedPicture]:
+        """The pictures of one access unit (one, or none before the first IDR).
+
+        Raises av.FFmpegError on a damaged unit; the decoder stays usable and the next IDR mends the picture.
+        """
+        self._started = self._started or unit.keyframe
+        if not self._started:
+            return []
+        stamp = read_stamp(unit.data)
+        if stamp is not None:
+            self._clock.observe(stamp, unit.rtp_ticks)
+            self.face_share = stamp.face_share
+        packet = av.Packet(unit.data)
+        packet.pts, packet.time_base = unit.rtp_ticks, Fraction(1, CLOCK_RATE)
+        pictures = []
+        for frame in self._codec.decode(packet):
+            i420 = i420_from_frame(frame)
+            pictures.append(
+                DecodedPicture(
+                    i420=i420,
+                    qp=quantiser_map(frame),
+                    rtp_ticks=unit.rtp_ticks,
+                    keyframe=unit.keyframe,
+                    captured=self._clock.captured(unit.rtp_ticks),
+                    arrived=unit.arrived,
+                    decoded=time.time(),
+                    stamped=stamp is not None,
+                    damaged=unit.tainted or frame.is_corrupt,
+                )
+            )
+        return pictures
+
+
+def quantiser_map(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """Luma quantiser per macroblock, uint8 [rows, columns], from FFmpeg's AVVideoEncParams side data.
+
+    Zeros where the decoder exported none.
+    """
+    rows, columns = grid_shape(frame.width, frame.height)
+    for data in cast(Any, frame.side_data):  # typed for motion vectors only
+        if data.type.name == "VIDEO_ENC_PARAMS" and data.nb_blocks == rows * columns:
+            raw = np.frombuffer(data, np.uint8)[data.blocks_offset :][: data.nb_blocks * data.block_size]
+            blocks = raw.reshape(data.nb_blocks, data.block_size)
+            delta = np.ascontiguousarray(blocks[:, _BLOCK_DELTA : _BLOCK_DELTA + 4]).view("<i4")[:, 0]
+            return np.asarray(delta + data.qp, np.uint8).reshape(rows, columns)
+    return np.zeros((rows, columns), np.uint8)

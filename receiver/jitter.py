@@ -1,0 +1,167 @@
+"""The jitter buffer: RTP packets in, access units out, as soon as their marker bit is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.h264 import is_keyframe
+
+HOLE_PATIENCE = 0.25  # seconds; a retransmission that takes longer comes too late for a conversation
+_RESTART_DISTANCE = 3000  # packets; further back than this is another stream, not a late packet
+_CAPACITY = 2048  # packets held at most: several seconds of a call
+
+
+class RtpFragment(Protocol):
+    """What aiortc hands over: an RTP packet with its depayloaded bytes (RFC 6184) in `_data`."""
+
+    sequence_number: int
+    timestamp: int
+    marker: int
+    ssrc: int
+    _data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AccessUnit:
+    """One coded picture as it arrived.
+
+    `data`: Annex B bytes; `rtp_ticks`: RTP timestamp unwrapped to 64 bit, 90 kHz; `arrived`: Unix seconds of the last
+    packet; `keyframe`: holds an IDR; `tainted`: a picture before it was lost since the last IDR.
+    """
+
+    data: bytes
+    rtp_ticks: int
+    arrived: float
+    keyframe: bool
+    tainted: bool
+
+
+class MarkerJitterBuffer:
+    """Takes the place of aiortc's jitter buffer on one receiver.
+
+    Stock aiortc releases a picture when the next one begins (a picture late) and waits for 512 packets on a hole.
+    This one releases on the marker bit (RFC 6184 section 5.1) and, when `expire` finds a hole older than `patience`
+    seconds, skips the picture it is in. FFmpeg does not flag what follows a wholly lost picture, so everything up
+    to the next IDR is marked `tainted` here. `deliver` is called on the asyncio thread.
+    """
+
+    def __init__(
+        self,
+        deliver: Callable[[AccessUnit], None],
+        patience: float = HOLE_PATIENCE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._deliver, self._patience, self._clock = deliver, patience, clock
+        self._packets: dict[int, RtpFragment] = {}
+        self._next: int | None = None
+        self._highest = 0
+        self._hole_since: float | None = None
+        self._tainted = True  # nothing can be decoded before the first IDR
+        self._last_timestamp: int | None = None
+        self._ticks = 0
+        self.ssrc: int | None = None
+        self.bytes_received = 0
+        self.skipped = 0
+        """Pictures given up."""
+
+    @property
+    def needs_keyframe(self) -> bool:
+        """Whether what comes now cannot be decoded cleanly: ask the sender for an IDR."""
+        return self._tainted and self._next is not None
+
+    def add(self, packet: RtpFragment) -> tuple[bool, None]:
+        """Take one packet; complete pictures go to `deliver`. To aiortc: send no PLI, decode no picture."""
+        number = packet.sequence_number
+        self.ssrc = packet.ssrc
+        self.bytes_received += len(packet._data)
+        if self._next is None or self._behind(number) > _RESTART_DISTANCE or len(self._packets) >= _CAPACITY:
+            self._restart(number)
+        elif self._behind(number) > 0:
+            return False, None  # late: its picture is gone or already out
+        self._packets[number] = packet
+        if _distance(self._highest, number) > 0:
+            self._highest = number
+        self._release()
+        return False, None
+
+    def expire(self) -> None:
+        """Give up a hole that waited too long; call this every few milliseconds."""
+        while self._hole_since is not None and self._clock() - self._hole_since > self._patience:
+            if not self._skip_picture():
+                return
+            self._release()
+
+    def _behind(self, number: int) -> int:
+        """How many packets `number` lies before the next one wanted; negative ahead of it."""
+        assert self._next is not None
+        return _distance(number, self._next)
+
+    def _restart(self, number: int) -> None:
+        self._packets.clear()
+        self._next = self._highest = number
+        self._hole_since = None
+        self._tainted = True
+
+    def _release(self) -> None:
+        while (picture := self._complete_picture()) is not None:
+            data = b"".join(packet._data for packet in picture)
+            keyframe = is_keyframe(data)
+            self._tainted = self._tainted and not keyframe
+            ticks = self._unwrap(picture[0].timestamp)
+            self._deliver(AccessUnit(data, ticks, time.time(), keyframe, self._tainted))
+
+    def _complete_picture(self) -> list[RtpFragment] | None:
+        """The packets up to the next marker, taken out; None (and a hole noted) when one is missing."""
+        number = self._next
+        assert number is not None
+        picture: list[RtpFragment] = []
+        while (packet := self._packets.get(number)) is not None:
+            picture.append(packet)
+            number = (number + 1) & 0xFFFF
+            if packet.marker:
+                for taken in picture:
+                    del self._packets[taken.sequence_number]
+                self._next, self._hole_since = number, None
+                return picture
+        if _distance(number, self._highest) > 0:
+            self._hole_since = self._clock() if self._hole_since is None else self._hole_since
+        return None
+
+    def _skip_picture(self) -> bool:
+        """Drop everything up to the first marker after the hole. False when no marker has come yet."""
+        number = self._next
+        assert number is not None
+        while _distance(number, self._highest) >= 0:
+            packet = self._packets.get(number)
+            if packet is not None and packet.marker:
+                break
+            number = (number + 1) & 0xFFFF
+        else:
+            return False
+        after = (number + 1) & 0xFFFF
+        dropped = self._next
+        while dropped != after:
+            assert dropped is not None
+            self._packets.pop(dropped, None)
+            dropped = (dropped + 1) & 0xFFFF
+        self._next, self._hole_since, self._tainted = after, None, True
+        self.skipped += 1
+        return True
+
+    def _unwrap(self, timestamp: int) -> int:
+        """RTP timestamps wrap every 13 hours (RFC 3550 section 5.1)."""
+        if self._last_timestamp is None:
+            self._ticks = timestamp
+        else:
+            step = (timestamp - self._last_timestamp) & 0xFFFFFFFF
+            self._ticks += step - (1 << 32) if step >> 31 else step
+        self._last_timestamp = timestamp
+        return self._ticks
+
+
+def _distance(one: int, other: int) -> int:
+    """How far sequence number `other` lies after `one`, in -32768..32767 (RFC 1982 arithmetic)."""
+    return ((other - one + 0x8000) & 0xFFFF) - 0x8000

@@ -1,0 +1,211 @@
+"""Saves what is seen: I420 pictures -> H.264 in a file that can be played however the process ends."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import cv2
+import numpy as np
+from av.video.frame import PictureType
+from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
+
+from shared.errors import SemcallError
+from shared.picture import CLOCK_RATE, I420, planes
+
+_QUEUED = 15  # pictures: half a second, 20 MB at 1280x720
+_TIME_BASE = Fraction(1, CLOCK_RATE)
+# Fragments make the file playable after a kill; "hybrid" writes an ordinary index when it is closed.
+_MOV = {"movflags": "hybrid_fragmented+frag_keyframe+default_base_moof", "video_track_timescale": str(CLOCK_RATE)}
+_CONTAINERS: dict[str, dict[str, str]] = {".mp4": _MOV, ".mov": _MOV, ".mkv": {"cluster_time_limit": "1000"}}
+# Ultrafast needs half the time of superfast. zerolatency: no picture waits inside x264 for the next one.
+_X264 = {"preset": "ultrafast", "tune": "zerolatency", "crf": "23", "g": "300", "forced-idr": "1", "threads": "1"}
+
+
+def fitted(i420: I420, width: int, height: int) -> I420:
+    """A picture of any size as uint8 [height * 3 / 2, width]: scaled to fit, black bars around it.
+
+    `width` and `height` are even. A picture that already has the size is returned as it is.
+    """
+    rows, columns = i420.shape
+    if (columns, rows * 2 // 3) == (width, height):
+        return i420
+    scale = min(width / columns, height / (rows * 2 // 3))
+    inner_width = min(width, max(2, round(columns * scale) & ~1))
+    inner_height = min(height, max(2, round(rows * 2 / 3 * scale) & ~1))
+    left, top = (width - inner_width) // 4 * 2, (height - inner_height) // 4 * 2
+    canvas = np.full((height * 3 // 2, width), 128, np.uint8)
+    canvas[:height] = 16  # black in limited range
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    (luma, chroma), (luma_out, chroma_out) = planes(i420), planes(canvas)
+    luma_out[top : top + inner_height, left : left + inner_width] = cv2.resize(
+        luma, (inner_width, inner_height), interpolation=how
+    )
+    for plane, out in zip(chroma, chroma_out, strict=True):
+        out[top // 2 : (top + inner_height) // 2, left // 2 : (left + inner_width) // 2] = cv2.resize(
+            plane, (inner_width // 2, inner_height // 2), interpolation=how
+        )
+    return canvas
+
+
+class Recorder:
+    """Writes pictures to a video file in a thread of its own. Use it as a context manager or call `close`.
+
+    MP4 and MOV are fragmented about once a second, so a killed process loses no more than the last second;
+    `close` turns the file into an ordinary one. The first picture fixes the size; others are scaled to fit.
+    Colours are tagged BT.601, limited range.
+
+    `dropped`: pictures not written because the encoder lagged; `written`: pictures encoded so far;
+    `error`: None, or one sentence about what ended the recording early.
+    """
+
+    def __init__(self, path: str | Path, fps_hint: float = 30, overwrite: bool = False) -> None:
+        """`path` ends in .mp4, .mov or .mkv; `fps_hint`: usual pictures per second, at most a hint to players.
+
+        Raises SemcallError when the name ends otherwise, the folder is missing, the file cannot be written,
+        or it exists and `overwrite` is false.
+        """
+        self.path = Path(path)
+        self.dropped = 0
+        self.written = 0
+        self.error: str | None = None
+        self._period = 1 / fps_hint
+        self._created = _claim(self.path, overwrite)
+        self._queue: deque[tuple[I420, float]] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def write(self, i420: I420, when: float) -> None:
+        """Record a picture (uint8 [H * 3 / 2, W], unchanged from now on) shown at `when`, Unix seconds.
+
+        From any thread; never blocks or raises. Dropped and counted when the encoder lags; ignored after
+        `close` or an error.
+        """
+        with self._changed:
+            if self._closing or self.error is not None:
+                return
+            if len(self._queue) >= _QUEUED:
+                self.dropped += 1
+                return
+            self._queue.append((i420, when))
+            self._changed.notify()
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Write what is queued, finish the file and wait for that at most `timeout` seconds. May be repeated.
+
+        A file that this recorder created and never wrote a picture to is removed.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout)
+        if self._created and not self._thread.is_alive():
+            self._created = False
+            with contextlib.suppress(OSError):
+                if self.path.stat().st_size == 0:
+                    self.path.unlink()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _next(self) -> tuple[I420, float] | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closing)
+            return self._queue.popleft() if self._queue else None
+
+    def _run(self) -> None:
+        try:
+            first = self._next()
+            if first is None:
+                return
+            rows, width = first[0].shape
+            height = rows * 2 // 3
+            options = _CONTAINERS[self.path.suffix.lower()] | {"flush_packets": "1"}
+            with av.open(str(self.path), "w", options=options) as container:
+                stream = container.add_stream("libx264", rate=round(1 / self._period), options=_X264)
+                _describe(stream, width, height)
+                clock = _Clock(self._period)
+                item: tuple[I420, float] | None = first
+                while item is not None:
+                    frame = av.VideoFrame.from_ndarray(fitted(item[0], width, height), format="yuv420p")
+                    frame.pts, frame.time_base = clock.ticks(item[1]), _TIME_BASE
+                    frame.pict_type = PictureType.I if clock.keyframe_due() else PictureType.NONE
+                    container.mux(stream.encode(frame))
+                    self.written += 1
+                    item = self._next()
+                container.mux(stream.encode())
+        except Exception as error:  # a full disk above all; a recording must never end a call
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            with self._changed:
+                self.error = (
+                    f"Recording to {self.path} stopped ({reason}); {self.written} pictures were written before."
+                )
+                self._queue.clear()
+
+
+class _Clock:
+    """Unix seconds -> ticks of the file: from 0, strictly increasing, true to the differences."""
+
+    def __init__(self, period: float) -> None:
+        self._period = period
+        self._origin = self._last_when = 0.0
+        self._last = -1
+        self._keyframe = -CLOCK_RATE
+
+    def ticks(self, when: float) -> int:
+        if self._last < 0:
+            self._origin = when
+        elif when < self._last_when - 1:
+            # The machine's clock was set back: go on from here instead of freezing until it has caught up.
+            self._origin += when - self._last_when - self._period
+        self._last_when = when
+        self._last = max(self._last + 1, round((when - self._origin) * CLOCK_RATE))
+        return self._last
+
+    def keyframe_due(self) -> bool:
+        """Whether a second has passed since the last keyframe; then this one is it."""
+        due = self._last - self._keyframe >= CLOCK_RATE
+        if due:
+            self._keyframe = self._last
+        return due
+
+
+def _describe(stream: VideoStream, width: int, height: int) -> None:
+    context = stream.codec_context
+    context.width, context.height, context.pix_fmt = width, height, "yuv420p"
+    context.time_base = stream.time_base = _TIME_BASE
+    context.thread_count = 1
+    context.colorspace = Colorspace.ITU601
+    context.color_range = ColorRange.MPEG
+
+
+def _claim(path: Path, overwrite: bool) -> bool:
+    """Make sure that `path` can be written, without harming what is there; True if it was created here."""
+    if path.suffix.lower() not in _CONTAINERS:
+        raise SemcallError(f"Cannot record to {path}: the name has to end in {', '.join(_CONTAINERS)}.")
+    if not path.parent.is_dir():
+        raise SemcallError(f"Cannot record to {path}: the folder {path.parent} does not exist; create it first.")
+    existed = path.exists()
+    try:
+        with path.open("ab" if overwrite else "xb"):
+            pass
+    except FileExistsError:
+        raise SemcallError(f"Cannot record to {path}: it exists; name another file or move it away.") from None
+    except OSError as error:
+        raise SemcallError(
+            f"Cannot record to {path}: {error.strerror or error}; choose a place that you may write to."
+        ) from None
+    return not existed

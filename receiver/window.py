@@ -1,0 +1,372 @@
+"""The call's window: the newest picture, a status line, four keys. Imports Qt; see `terminal.display_problem`."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import numpy as np
+from numpy.typing import NDArray
+from PySide6 import QtCore, QtGui, QtWidgets
+from PySide6.QtCore import Qt
+
+from receiver.picture import DecodedPicture
+from receiver.terminal import NoDisplayError, display_problem
+from shared.mailbox import Latest
+from shared.picture import bgra_from_i420
+from shared.stats import Stats
+
+_KEYS = "r restore   s split   f full screen   q quit"
+_HELP = "r: restoration on or off\ns: decoded | restored\nf: full screen (Esc leaves it)\nq: quit"
+_REFRESH_MS = 500
+_NOTICE_MS = 1500
+_DEAR_MS = 12.0  # drawing that takes longer does without smooth scaling
+_DIM = QtGui.QColor(0, 0, 0, 160)
+
+
+def compose(picture: DecodedPicture, split: bool = False) -> NDArray[np.uint8]:
+    """What the window shows of a picture: uint8 [H, W, 4], B G R A.
+
+    With `split` the left half is the decoded picture and the right half the restored one, cut at W // 2.
+    """
+    if not split or picture.restored is None:
+        return bgra_from_i420(picture.visible)
+    pixels = bgra_from_i420(picture.i420)
+    half = picture.width // 2
+    pixels[:, half:] = bgra_from_i420(picture.restored)[:, half:]
+    return pixels
+
+
+def image_over(pixels: NDArray[np.uint8]) -> QtGui.QImage:
+    """A QImage over C-contiguous uint8 [H, W, 4], not a copy: keep `pixels` for as long as the image."""
+    height, width = pixels.shape[:2]
+    return QtGui.QImage(pixels.data, width, height, 4 * width, QtGui.QImage.Format.Format_RGB32)
+
+
+def fit(width: int, height: int, area: QtCore.QRect) -> QtCore.QRect:
+    """The largest rectangle with the aspect ratio `width` : `height` in the middle of `area`."""
+    size = QtCore.QSize(width, height).scaled(area.size(), Qt.AspectRatioMode.KeepAspectRatio)
+    result = QtCore.QRect(QtCore.QPoint(0, 0), size)
+    result.moveCenter(area.center())
+    return result
+
+
+class PictureView(QtWidgets.QWidget):
+    """Paints one picture with its aspect ratio kept, black around it, text over it."""
+
+    painted = QtCore.Signal(object)
+    """Emitted with the picture when it has been painted for the first time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.picture: DecodedPicture | None = None
+        self.split = False
+        self.message = ""
+        """Centred, over a dimmed picture; empty during a call."""
+        self.notice = ""
+        """At the top, for what a key just did."""
+        self.fresh = False
+        """Whether `painted` is still to be emitted for `picture`."""
+        self._pixels: NDArray[np.uint8] | None = None
+        self._image: QtGui.QImage | None = None
+        self._draw_ms = 0.0
+        self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
+        self.setMinimumSize(160, 90)
+
+    def show_picture(self, picture: DecodedPicture) -> None:
+        """Paint this one next; it is converted only when it really is painted."""
+        self.picture, self.fresh = picture, True
+        self._image = None
+        self.update()
+
+    def set_split(self, split: bool) -> None:
+        """Decoded | restored, or what is visible alone."""
+        self.split = split
+        self._image = None
+        self.update()
+
+    def paintEvent(self, _event: QtGui.QPaintEvent) -> None:  # noqa: N802 (Qt's name)
+        """Qt asks for the contents."""
+        painter = QtGui.QPainter(self)
+        painter.fillRect(self.rect(), Qt.GlobalColor.black)
+        if self.picture is not None:
+            target = fit(self.picture.width, self.picture.height, self.rect())
+            self._paint_picture(painter, target)
+            if self.split:
+                self._paint_labels(painter, target, self.picture.restored is not None)
+            if self.message:
+                painter.fillRect(target, _DIM)
+        painter.setRenderHint(QtGui.QPainter.RenderHint.Antialiasing)
+        if self.message:
+            self._paint_message(painter)
+        if self.notice:
+            _pill(painter, self.notice, QtCore.QPoint(self.rect().center().x(), 12), Qt.AlignmentFlag.AlignHCenter)
+        painter.end()
+        if self.fresh:
+            self.fresh = False
+            self.painted.emit(self.picture)
+
+    def resizeEvent(self, event: QtGui.QResizeEvent) -> None:  # noqa: N802 (Qt's name)
+        """Another size may be cheaper to draw: measure anew."""
+        self._draw_ms = 0.0
+        super().resizeEvent(event)
+
+    def _paint_picture(self, painter: QtGui.QPainter, target: QtCore.QRect) -> None:
+        assert self.picture is not None
+        if self._image is None:
+            self._pixels = compose(self.picture, self.split)
+            self._image = image_over(self._pixels)
+        painter.setRenderHint(QtGui.QPainter.RenderHint.SmoothPixmapTransform, self._draw_ms < _DEAR_MS)
+        start = time.perf_counter()
+        painter.drawImage(target, self._image)
+        if self._draw_ms < _DEAR_MS:  # once too dear, it stays off until the size changes
+            self._draw_ms += 0.1 * ((time.perf_counter() - start) * 1e3 - self._draw_ms)
+
+    def _paint_labels(self, painter: QtGui.QPainter, target: QtCore.QRect, restored: bool) -> None:
+        middle = target.left() + target.width() // 2
+        painter.fillRect(middle, target.top(), 1, target.height(), QtGui.QColor(255, 255, 255, 200))
+        bottom = target.bottom() - 10
+        left, right = Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignRight
+        below = Qt.AlignmentFlag.AlignBottom
+        _pill(painter, "decoded", QtCore.QPoint(middle - 10, bottom), right | below)
+        text = "restored" if restored else "not restored"
+        _pill(painter, text, QtCore.QPoint(middle + 11, bottom), left | below)
+
+    def _paint_message(self, painter: QtGui.QPainter) -> None:
+        font = QtGui.QFont(self.font())
+        font.setPointSizeF(font.pointSizeF() * 1.4)
+        painter.setFont(font)
+        painter.setPen(QtGui.QColor(230, 230, 230))
+        room = self.rect().adjusted(16, 16, -16, -16)
+        painter.drawText(room, Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextWordWrap, self.message)
+
+
+class CallWindow(QtWidgets.QWidget):
+    """The receiver's window. Lives in the main thread; `notify` may be called from any.
+
+    Keys: r restores or not, s splits the view, f fills the screen (Esc leaves it), q quits.
+    """
+
+    _arrived = QtCore.Signal()
+
+    def __init__(
+        self,
+        pictures: Latest[DecodedPicture],
+        stats: Callable[[], Stats],
+        on_restore: Callable[[bool], None],
+        on_shown: Callable[[DecodedPicture], None],
+        restore: bool = True,
+    ) -> None:
+        """All callables are called in the main thread and must return at once.
+
+        `pictures`: where the newest picture waits; `stats`: the call's figures, asked for twice a second;
+        `on_restore`: told the new state whenever `r` changes it from `restore`; `on_shown`: told once per
+        picture, after it was painted, `shown` set. A picture that a newer one overtakes before the painting
+        is not reported; while the window is minimised or hidden, pictures are reported as they come.
+        """
+        super().__init__()
+        self._pictures = pictures
+        self._stats = stats
+        self._on_restore = on_restore
+        self._on_shown = on_shown
+        self._restore = restore
+        self._line = ""
+        self._own_size: QtCore.QSize | None = None
+
+        self.view = PictureView()
+        self.status = QtWidgets.QLabel()
+        self.keys = QtWidgets.QLabel(_KEYS)
+        self.strip = QtWidgets.QWidget()
+        self._lay_out()
+        self._resize_view(960, 540)
+
+        self._arrived.connect(self._take, Qt.ConnectionType.QueuedConnection)
+        # Queued: reported after Qt has handed the painted window to the screen.
+        self.view.painted.connect(self._report, Qt.ConnectionType.QueuedConnection)
+        self._refresher = QtCore.QTimer(self, interval=_REFRESH_MS)
+        self._refresher.timeout.connect(self.refresh)
+        self._refresher.start()
+        self._notice_end = QtCore.QTimer(self, interval=_NOTICE_MS, singleShot=True)
+        self._notice_end.timeout.connect(lambda: self._set_notice(""))
+        self.refresh()
+
+    def notify(self) -> None:
+        """A picture waits in the mailbox. From any thread; ignored once the window is gone."""
+        with contextlib.suppress(RuntimeError):
+            self._arrived.emit()
+
+    def refresh(self) -> None:
+        """Ask for the figures and show them."""
+        stats = self._stats()
+        live = stats.state == "live"
+        self._line = stats.line() if live else ""  # the message in the middle says the rest
+        self._elide()
+        message = "" if live else stats.state
+        if message != self.view.message:
+            self.view.message = message
+            self.view.update()
+
+    def keyPressEvent(self, event: QtGui.QKeyEvent) -> None:  # noqa: N802 (Qt's name)
+        """The four keys, and Esc."""
+        plain = event.modifiers() in (Qt.KeyboardModifier.NoModifier, Qt.KeyboardModifier.ShiftModifier)
+        key = event.key()
+        if event.isAutoRepeat():
+            return
+        if event.matches(QtGui.QKeySequence.StandardKey.Quit) or (plain and key == Qt.Key.Key_Q):
+            self.close()
+        elif plain and key == Qt.Key.Key_R:
+            self._restore = not self._restore
+            self._on_restore(self._restore)
+            self._set_notice(f"restoration {'on' if self._restore else 'off'}")
+        elif plain and key == Qt.Key.Key_S:
+            self.view.set_split(not self.view.split)
+        elif plain and key == Qt.Key.Key_F:
+            self.setWindowState(self.windowState() ^ Qt.WindowState.WindowFullScreen)
+        elif plain and key == Qt.Key.Key_Escape:
+            self.setWindowState(self.windowState() & ~Qt.WindowState.WindowFullScreen)
+        else:
+            super().keyPressEvent(event)
+
+    def resizeEvent(self, event: QtGui.QResizeEvent) -> None:  # noqa: N802 (Qt's name)
+        """Little room goes to the figures first."""
+        self.keys.setVisible(event.size().width() >= 640)
+        super().resizeEvent(event)
+        self._elide()
+
+    def _take(self) -> None:
+        picture = self._pictures.get(timeout=0)
+        if picture is None:
+            return
+        if self.view.picture is None and self.size() == self._own_size and not self.isFullScreen():
+            self._resize_view(picture.width, picture.height)  # the user has not chosen a size
+        self.view.show_picture(picture)
+        handle = self.windowHandle()
+        if handle is None or not handle.isExposed():
+            self.view.fresh = False  # Qt will not paint it, but figures and recording go on
+            self._report(picture)
+        if self.view.message:
+            self.refresh()  # a call has begun: do not leave its first pictures dimmed
+
+    def _report(self, picture: DecodedPicture) -> None:
+        picture.shown = time.time()
+        self._on_shown(picture)
+
+    def _set_notice(self, text: str) -> None:
+        self.view.notice = text
+        self.view.update()
+        if text:
+            self._notice_end.start()
+
+    def _elide(self) -> None:
+        room = self.width() - 20 - (self.keys.sizeHint().width() + 16 if self.keys.isVisibleTo(self) else 0)
+        how = Qt.TextElideMode.ElideRight
+        self.status.setText(self.status.fontMetrics().elidedText(self._line, how, max(room, 0)))
+
+    def _lay_out(self) -> None:
+        self.setWindowTitle("semcall")
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.strip.setToolTip(_HELP)
+        for label in (self.status, self.keys):
+            label.setTextFormat(Qt.TextFormat.PlainText)
+            label.setMinimumWidth(1)  # a line of text must not keep the window wide
+        self.status.setSizePolicy(QtWidgets.QSizePolicy.Policy.Ignored, QtWidgets.QSizePolicy.Policy.Fixed)
+        self.strip.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        self.strip.setStyleSheet("background: #16181b; color: #c9ced6")
+        self.keys.setStyleSheet("color: #7d8590")
+        strip = QtWidgets.QHBoxLayout(self.strip)
+        strip.setContentsMargins(10, 4, 10, 5)
+        strip.setSpacing(16)
+        strip.addWidget(self.status, 1)
+        strip.addWidget(self.keys)
+        column = QtWidgets.QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        column.addWidget(self.view, 1)
+        column.addWidget(self.strip)
+
+    def _resize_view(self, width: int, height: int) -> None:
+        """Give the picture this many logical pixels, or what nine tenths of the screen have for it."""
+        strip = self.strip.sizeHint().height()
+        available = self.screen().availableSize() * 0.9
+        size, room = QtCore.QSize(width, height), QtCore.QSize(available.width(), available.height() - strip)
+        if width > room.width() or height > room.height():
+            size.scale(room, Qt.AspectRatioMode.KeepAspectRatio)
+        self._own_size = QtCore.QSize(size.width(), size.height() + strip)
+        self.resize(self._own_size)
+        self._own_size = self.size()  # with the minimum observed
+
+
+def create_application(checked: bool = False) -> QtWidgets.QApplication:
+    """The process's QApplication; made here if there is none yet.
+
+    Raises NoDisplayError, with the reason, where Qt would end the process instead; `checked` skips that test
+    for callers who did it (`terminal.display_problem`). Closing the last window ends its loop.
+    """
+    existing = QtWidgets.QApplication.instance()
+    if isinstance(existing, QtWidgets.QApplication):
+        return existing
+    problem = None if checked else display_problem()
+    if problem is not None:
+        raise NoDisplayError(problem)
+    application = QtWidgets.QApplication(sys.argv[:1])
+    application.setApplicationName("semcall")
+    return application
+
+
+def install_sigint(app: QtCore.QCoreApplication, on_interrupt: Callable[[], None]) -> Callable[[], None]:
+    """Call `on_interrupt` in the main thread at the first Ctrl-C, even while Qt's loop runs; main thread only.
+
+    Python runs its signal handlers between bytecodes, of which Qt's loop executes none: the wakeup descriptor
+    makes it run some. After the first Ctrl-C the former handler is back, so that a second one can still end a
+    process that hangs. Returns a function that undoes everything; it may be called twice.
+    """
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    notifier = QtCore.QSocketNotifier(reader.fileno(), QtCore.QSocketNotifier.Type.Read, app)
+
+    def drain() -> None:
+        with contextlib.suppress(BlockingIOError):
+            reader.recv(64)
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, former)
+        on_interrupt()
+
+    def undo() -> None:
+        if reader.fileno() < 0:
+            return
+        if signal.getsignal(signal.SIGINT) is handle:
+            signal.signal(signal.SIGINT, former)
+        signal.set_wakeup_fd(former_fd)
+        notifier.setEnabled(False)
+        notifier.deleteLater()
+        reader.close()
+        writer.close()
+
+    notifier.activated.connect(drain)
+    former = signal.signal(signal.SIGINT, handle)
+    former_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    return undo
+
+
+def _pill(painter: QtGui.QPainter, text: str, at: QtCore.QPoint, align: Qt.AlignmentFlag) -> None:
+    """Small text on a dark rounded ground, its edge or middle at `at`, as `align` says."""
+    box = painter.fontMetrics().boundingRect(text).adjusted(-8, -4, 8, 4)
+    box.moveTopLeft(at)
+    if align & Qt.AlignmentFlag.AlignRight:
+        box.moveRight(at.x())
+    if align & Qt.AlignmentFlag.AlignHCenter:
+        box.moveLeft(at.x() - box.width() // 2)
+    if align & Qt.AlignmentFlag.AlignBottom:
+        box.moveBottom(at.y())
+    painter.setPen(Qt.PenStyle.NoPen)
+    painter.setBrush(QtGui.QColor(0, 0, 0, 170))
+    painter.drawRoundedRect(box, 6, 6)
+    painter.setPen(QtGui.QColor(235, 235, 235))
+    painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)

@@ -1,0 +1,254 @@
+"""The command line: `semcall receive`, `semcall send`, `semcall demo`, `semcall train`.
+
+One thin file: each command imports its part only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from shared.errors import SemcallError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="A video call for poor links: the bits go to the face, a network repairs the rest.",
+)
+train_app = typer.Typer(no_args_is_help=True, help="Train the networks (needs the [train] extra).")
+app.add_typer(train_app, name="train")
+console = Console()
+
+
+def _bitrate(text: str) -> float:
+    """`400k`, `1.2M` or plain bit/s, as FFmpeg writes it."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text.strip())
+    value = float(match[1]) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()] if match else 0.0
+    if not 50e3 <= value <= 20e6:
+        raise SemcallError(f"--bitrate {text} is not a rate between 50k and 20M: write for example 400k or 1.2M.")
+    return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)[xX](\d+)", text.strip())
+    size = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not (64 <= size[0] <= 4096 and 64 <= size[1] <= 4096):
+        raise SemcallError(f"--size {text} is not a size between 64x64 and 4096x4096: write for example 1280x720.")
+    return size
+
+
+def _share(percent: float) -> float:
+    if not 0 <= percent <= 95:
+        raise SemcallError(f"--sal {percent:g} is not a percentage between 0 and 95: write for example 15.")
+    return percent / 100
+
+
+def _fps(fps: float | None) -> float | None:
+    if fps is not None and not 1 <= fps <= 120:
+        raise SemcallError(f"--fps {fps:g} is not a rate between 1 and 120: write for example 30.")
+    return fps
+
+
+def _ice(servers: list[str] | None) -> tuple[str, ...]:
+    return tuple(servers or ())
+
+
+Size = Annotated[str, typer.Option(help="Largest picture sent; smaller sources are not enlarged.")]
+Fps = Annotated[float | None, typer.Option(help="Pictures per second; default: 30, or the file's own rate.")]
+Ice = Annotated[list[str] | None, typer.Option("--ice-server", help="stun:HOST or turn:USER:PASSWORD@HOST.")]
+
+
+@app.command()
+def receive(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="TCP port of the endpoint.")] = 8787,
+    token: Annotated[str | None, typer.Option(help="Token that callers must show; made up where needed.")] = None,
+    restore: Annotated[str, typer.Option(help="Restorer: a shipped name, an ONNX file, or off.")] = "small",
+    headless: Annotated[bool, typer.Option("--headless", help="No window: figures in the terminal.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="End with the first call.")] = False,
+    record: Annotated[Path | None, typer.Option(help="Save what is seen as MP4.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the recording if it exists.")] = False,
+    stats: Annotated[Path | None, typer.Option(help="A JSON line per picture shown.")] = None,
+    snapshots: Annotated[Path | None, typer.Option(help="Save a picture per second, decoded and restored.")] = None,
+    ice_server: Ice = None,
+) -> None:
+    """Wait for a call and show it.
+
+    Example: [bold]semcall receive[/] here and [bold]semcall send[/] in another terminal.
+    """
+    from models.registry import find_model
+    from receiver.app import ReceiveOptions
+    from receiver.app import receive as run
+
+    local = host in ("127.0.0.1", "localhost", "::1")
+    if not local and token is None:
+        token = secrets.token_urlsafe(9)
+    model = None if restore == "off" else find_model(restore)
+
+    def ready(url: str) -> None:
+        console.print(f"Waiting for a caller at {url}", highlight=False)
+        hint = "semcall send" if local and port == 8787 else f"semcall send --to {url}"
+        hint += f" --token {token}" if token else ""
+        console.print(f"Call it with:  {hint}", highlight=False, soft_wrap=True)
+
+    options = ReceiveOptions(
+        host=host,
+        port=port,
+        token=token,
+        model=model.path if model else None,
+        model_name=model.name if model else "",
+        headless=headless,
+        once=once,
+        record=record,
+        overwrite=force,
+        stats=stats,
+        snapshots=snapshots,
+        ice_servers=_ice(ice_server),
+    )
+    run(options, _say, ready)
+
+
+@app.command()
+def send(
+    bitrate: Annotated[str, typer.Option(help="Bits per second of video: 400k, 1.2M.")] = "400k",
+    sal: Annotated[float, typer.Option(help="Percent of the bits for the face; 0 is plain coding.")] = 15,
+    sal_mode: Annotated[
+        Literal["floor", "exact"],
+        typer.Option(help="floor: at least --sal, never worse than the rest; exact: just it."),
+    ] = "floor",
+    to: Annotated[
+        str, typer.Option(help="The receiver's address (any WHIP endpoint).")
+    ] = "http://127.0.0.1:8787/whip",
+    token: Annotated[str | None, typer.Option(help="The receiver's token.")] = None,
+    source: Annotated[str, typer.Option(help="Camera (0, /dev/video2, camera:NAME), video file, or demo.")] = "0",
+    size: Size = "1280x720",
+    fps: Fps = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the receiver.")] = 60,
+    seconds: Annotated[float | None, typer.Option(help="End the call after so many seconds.")] = None,
+    preset: Annotated[str, typer.Option(help="x264 preset; superfast for slow machines.")] = "veryfast",
+    stats: Annotated[Path | None, typer.Option(help="A JSON line per coded picture.")] = None,
+    ice_server: Ice = None,
+) -> None:
+    """Call a receiver and send camera, file or demo.
+
+    Example: [bold]semcall send --bitrate 400k --sal 15[/]
+    """
+    from sender.app import SendOptions
+    from sender.app import send as run
+    from sender.live import EncodeOptions
+
+    encode = EncodeOptions(
+        bitrate=_bitrate(bitrate), share=_share(sal), mode=sal_mode, fps=_fps(fps) or 30.0, preset=preset, stats=stats
+    )
+    options = SendOptions(
+        to=to,
+        token=token,
+        source=source,
+        size=_size(size),
+        fps=fps,
+        timeout=timeout,
+        seconds=seconds,
+        ice_servers=_ice(ice_server),
+        encode=encode,
+    )
+    with _StatusLine() as status:
+        run(options, _say, status.show)
+
+
+@app.command()
+def demo(
+    source: Annotated[str, typer.Option(help="demo or a video file.")] = "demo",
+    out: Annotated[Path, typer.Option(help="Directory for what comes out.")] = Path("demo-out"),
+    seconds: Annotated[float, typer.Option(help="Length of the call.")] = 10,
+    bitrate: Annotated[str, typer.Option(help="Bits per second of video.")] = "400k",
+    sal: Annotated[float, typer.Option(help="Percent of the bits for the face.")] = 15,
+    restore: Annotated[str, typer.Option(help="Restorer: a shipped name or an ONNX file.")] = "small",
+    headless: Annotated[bool, typer.Option("--headless", help="No window even where there is a display.")] = False,
+    size: Size = "1280x720",
+    fps: Fps = None,
+) -> None:
+    """Hold a call with yourself, measure it, and draw what it gains: video, contact sheet, figures.
+
+    Example: [bold]semcall demo --out demo-out[/]
+    """
+    from models.evaluation.demo import DemoOptions, hold_demo
+
+    _bitrate(bitrate), _share(sal), _size(size), _fps(fps)
+    options = DemoOptions(
+        source=source, out=out, seconds=seconds, bitrate=bitrate, sal=sal, restore=restore, headless=headless,
+        size=size, fps=fps,
+    )  # fmt: skip
+    if not hold_demo(options, console):
+        raise typer.Exit(1)
+
+
+@train_app.command("restorer")
+def train_restorer_command(
+    config: Annotated[Path, typer.Argument(help="TOML file, e.g. configs/restorer-small.toml.")],
+    data: Annotated[Path, typer.Option(help="Directory with clips/manifest.tsv and weights/.")] = Path(
+        "../shared/data"
+    ),
+    out: Annotated[Path, typer.Option(help="Directory of the run; an interrupted one continues.")] = Path(
+        "runs/restorer"
+    ),
+    minutes: Annotated[float | None, typer.Option(help="Stop cleanly after so many minutes.")] = None,
+) -> None:
+    """Train a restorer on clips and export it to ONNX with its card."""
+    try:
+        from models.training.restorer import train_restorer
+    except ModuleNotFoundError as error:
+        raise SemcallError(f"Training needs {error.name}: pip install 'semcall[train]'.") from None
+
+    train_restorer(config, data, out, minutes)
+
+
+class _StatusLine:
+    """One line about the running call: in place on a terminal, every few seconds elsewhere."""
+
+    def __init__(self) -> None:
+        self._live = console.status("") if console.is_terminal else None
+        self._calls = 0
+        self._running = False
+
+    def __enter__(self) -> _StatusLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, line: str) -> None:
+        """Replace the line."""
+        if self._live is not None:
+            self._live.update(line)
+            self._live.start()
+        elif self._calls % 10 == 0:
+            console.print(line, highlight=False)
+        self._calls += 1
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point: SemcallError becomes one sentence on stderr and exit code 2."""
+    try:
+        app()
+    except SemcallError as error:
+        print(f"semcall: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The semantic encoder: libx264 through PyAV, a quantiser for every macroblock, bits measured and fed back."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+from av.video.frame import PictureType
+
+from sender.cavlc import MacroblockParser
+from sender.roi import RegionFrame
+from sender.share import ShareController, ShareMode
+from shared.grid import Mask, grid_shape, row_runs
+from shared.picture import CLOCK_RATE, Picture, planes
+
+# With qcomp=1 and no adaptive quantisation worth the name, crf is a constant quantiser for every macroblock that
+# the region records then shift. aq-mode=0, aq-strength=0 or qp= would make libx264 ignore the regions.
+_BASE_QP = 30
+_OPTIONS = {
+    "tune": "zerolatency",
+    "crf": str(_BASE_QP),
+    "qcomp": "1",
+    "sc_threshold": "0",
+    "aq-mode": "1",
+    "aq-strength": "0.001",
+    "i_qfactor": "1",
+    "forced-idr": "1",
+}
+_NO_GOP = 1 << 20  # IDRs only when asked for
+_MOTION_SCALE = 4  # motion is measured on a quarter-size luma
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeStats:
+    """What one access unit took. Bits are measured on the stream; `share` is face_bits / bits."""
+
+    bits: int
+    face_bits: float
+    qp_face: float
+    qp_background: float
+    keyframe: bool
+    milliseconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """Part of the bits on the face, 0..1."""
+        return self.face_bits / self.bits if self.bits else 0.0
+
+
+class SemanticEncoder:
+    """H.264 Constrained Baseline at a bitrate of which the face gets its share.
+
+    `width`, `height`: even luma size; `bitrate`: bit/s; `share`: 0..1; `fps`: nominal, for the level in the SPS.
+    `controller` takes changes of bitrate and share between pictures, without an IDR.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        bitrate: float,
+        share: float,
+        *,
+        fps: float = 30.0,
+        mode: ShareMode = "floor",
+        preset: str = "veryfast",
+    ) -> None:
+        self.size = width, height
+        self.controller = ShareController(bitrate, share, mode, width * height)
+        self._codec = _open_x264(width, height, fps, preset)
+        self._frame = RegionFrame(width, height)
+        self._parser = MacroblockParser()
+        self._count = 0
+        self._last_ticks: int | None = None
+        self._last_luma: np.ndarray[tuple[int, int], np.dtype[np.uint8]] | None = None
+        self._nominal = 1 / fps
+
+    def encode(self, picture: Picture, mask: Mask, keyframe: bool = False) -> tuple[bytes, EncodeStats]:
+        """One picture as an access unit (Annex B). `mask`: bool [rows, columns] of macroblocks on the face.
+
+        The first picture is an IDR; later ones only where `keyframe` asks for it.
+        """
+        start = time.perf_counter()
+        if mask.shape != grid_shape(*self.size):
+            raise ValueError(f"mask is {mask.shape}, the picture has {grid_shape(*self.size)} macroblocks")
+        keyframe = keyframe or self._count == 0
+        elapsed = self._nominal
+        if self._last_ticks is not None:
+            elapsed = (picture.ticks - self._last_ticks) / CLOCK_RATE
+        self._last_ticks = picture.ticks
+        area = float(mask.mean())
+        qp_face, qp_background = self.controller.plan(area, self._motion(picture, mask), keyframe, elapsed)
+        self._frame.set_offsets(row_runs(mask), qp_face - _BASE_QP, qp_background - _BASE_QP)
+        frame = self._frame.load(picture.i420, self._count)
+        frame.pict_type = PictureType.I if keyframe else PictureType.NONE
+        self._count += 1
+        planned = time.perf_counter()
+        access_unit = b"".join(bytes(packet) for packet in self._codec.encode(frame))
+        coded = time.perf_counter()
+        bits = len(access_unit) * 8
+        face_bits = self._measure(access_unit, mask)
+        self.controller.feedback(face_bits, bits)
+        parsed = time.perf_counter()
+        times = {"plan": planned - start, "x264": coded - planned, "parse": parsed - coded}
+        milliseconds = {name: seconds * 1e3 for name, seconds in times.items()}
+        return access_unit, EncodeStats(bits, face_bits, qp_face, qp_background, keyframe, milliseconds)
+
+    def _measure(self, access_unit: bytes, mask: Mask) -> float:
+        return float(self._parser.parse(access_unit).bits[mask].sum())
+
+    def _motion(self, picture: Picture, mask: Mask) -> tuple[float, float]:
+        """Mean absolute difference of the luma to the last picture, in the mask and outside it."""
+        width, height = self.size
+        small = (width // _MOTION_SCALE, height // _MOTION_SCALE)
+        luma = cv2.resize(planes(picture.i420)[0], small, interpolation=cv2.INTER_AREA)
+        last, self._last_luma = self._last_luma, luma  # type: ignore[assignment]
+        if last is None:
+            return 1.0, 1.0
+        difference = cv2.absdiff(luma, last)
+        inside = cv2.resize(mask.astype(np.uint8), small, interpolation=cv2.INTER_NEAREST)
+        return float(cv2.mean(difference, inside)[0]), float(cv2.mean(difference, 1 - inside)[0])
+
+
+def warm_up() -> None:
+    """Compile what a call needs, so that its first picture does not wait (seconds, once per installation)."""
+    from sender.cavlc import warm_up as warm_up_parser
+
+    warm_up_parser()
+
+
+def _open_x264(width: int, height: int, fps: float, preset: str) -> av.VideoCodecContext:
+    codec = av.CodecContext.create("libx264", "w")
+    codec.width, codec.height, codec.pix_fmt = width, height, "yuv420p"
+    rate = Fraction(fps).limit_denominator(1001)
+    codec.framerate, codec.time_base = rate, 1 / rate
+    codec.gop_size, codec.thread_count = _NO_GOP, 1
+    codec.color_range, codec.colorspace = 1, 6  # H.273: limited range, SMPTE 170M (BT.601)
+    codec.options = {"preset": preset, **_OPTIONS}
+    codec.profile = "Baseline"
+    codec.open()
+    return codec

@@ -1,0 +1,141 @@
+"""The encode thread: newest picture and newest mask in, access units out."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sender.encoder import EncodeStats, SemanticEncoder
+from sender.face import FaceSegmenter
+from sender.rate import KeyframeGate
+from sender.share import ShareMode
+from shared.grid import Mask
+from shared.mailbox import Latest
+from shared.picture import CLOCK_RATE, Picture
+from shared.stamp import Stamp, write_stamp
+from shared.stats import WindowedRate, open_lines
+
+_SHARE_WINDOW = 3.0  # seconds over which the face's share is told and shown
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeOptions:
+    """`bitrate`: bit/s; `share`: 0..1; `fps`: nominal; `preset`: x264's; `stats`: JSON lines, one per access unit."""
+
+    bitrate: float = 400e3
+    share: float = 0.15
+    mode: ShareMode = "floor"
+    fps: float = 30.0
+    preset: str = "veryfast"
+    stats: Path | None = None
+
+
+class EncodeThread(threading.Thread):
+    """Owns x264. `deliver(access_unit, ticks)` is called here for every coded picture; none is dropped after coding.
+
+    While `congested()` pictures are skipped before coding, which leaves the reference chain whole.
+    """
+
+    def __init__(
+        self,
+        pictures: Latest[Picture],
+        segmenter: FaceSegmenter,
+        gate: KeyframeGate,
+        deliver: Callable[[bytes, int], None],
+        congested: Callable[[], bool],
+        options: EncodeOptions,
+        size: tuple[int, int],
+    ) -> None:
+        super().__init__(name="encode", daemon=True)
+        self._pictures, self._segmenter, self._gate = pictures, segmenter, gate
+        self._deliver, self._congested, self._options = deliver, congested, options
+        self._stats_file = open_lines(options.stats)
+        self._encoder = self._open(size)  # before the first picture, which would wait for it
+        self._bits, self._face_bits = WindowedRate(_SHARE_WINDOW), WindowedRate(_SHARE_WINDOW)
+        self._pictures_coded = WindowedRate(_SHARE_WINDOW)
+        self._last_stamp = 0
+        self._now = 0.0
+        self.skipped = 0
+        self.error: Exception | None = None
+        self.last: EncodeStats | None = None
+
+    def run(self) -> None:
+        """Until the mailbox is closed."""
+        try:
+            while True:
+                picture = self._pictures.get()
+                if picture is None:
+                    break
+                if self._congested():
+                    self.skipped += 1
+                    continue
+                self._code(picture)
+        except Exception as error:
+            self.error = error
+            self._pictures.close()
+        finally:
+            if self._stats_file is not None:
+                self._stats_file.close()
+
+    def line(self) -> str:
+        """What is being sent, as one status line."""
+        if self.last is None:
+            return "starting"
+        width, height = self._encoder.size
+        fps, kbps = self._pictures_coded.per_second(self._now), self._bits.per_second(self._now) / 1e3
+        share = self.face_share
+        face = "no face" if share is None else f"face {share * 100:.0f}%"
+        quantisers = f"QP {self.last.qp_face:.0f}/{self.last.qp_background:.0f}"
+        return f"{width}x{height} · {fps:.0f} fps · {kbps:.0f} kb/s · {face} · {quantisers}"
+
+    @property
+    def face_share(self) -> float | None:
+        """Measured share of the bits on the face over the last seconds, 0..1; None when nobody is seen."""
+        bits, face_bits = self._bits.total(self._now), self._face_bits.total(self._now)
+        return face_bits / bits if bits and face_bits else None
+
+    def _open(self, size: tuple[int, int]) -> SemanticEncoder:
+        o = self._options
+        return SemanticEncoder(*size, o.bitrate, o.share, fps=o.fps, mode=o.mode, preset=o.preset)
+
+    def _code(self, picture: Picture) -> None:
+        size = picture.width, picture.height
+        if self._encoder.size != size:
+            self._encoder = self._open(size)
+            self._gate.sent()
+        mask = self._segmenter.mask(*size)
+        access_unit, stats = self._encoder.encode(picture, mask, self._gate.due())
+        self._now = picture.ticks / CLOCK_RATE
+        self._bits.add(self._now, stats.bits)
+        self._face_bits.add(self._now, stats.face_bits)
+        self._pictures_coded.add(self._now)
+        self.last = stats
+        if stats.keyframe or picture.ticks - self._last_stamp >= CLOCK_RATE:
+            self._last_stamp = picture.ticks
+            access_unit = write_stamp(Stamp(picture.ticks, self.face_share)) + access_unit
+        self._deliver(access_unit, picture.ticks)
+        if self._stats_file is not None:
+            self._stats_file.write(json.dumps(_record(picture, mask, stats)) + "\n")
+
+
+def _record(picture: Picture, mask: Mask, stats: EncodeStats) -> dict[str, object]:
+    return {
+        "ticks": picture.ticks,
+        "frame": picture.index,
+        "width": picture.width,
+        "height": picture.height,
+        "bits": stats.bits,
+        "face_bits": round(stats.face_bits, 1),
+        "share": round(stats.share, 5),
+        "qp_face": round(stats.qp_face, 2),
+        "qp_background": round(stats.qp_background, 2),
+        "keyframe": stats.keyframe,
+        "ms": {name: round(value, 3) for name, value in stats.milliseconds.items()},
+        "mask": base64.b64encode(np.packbits(mask).tobytes()).decode(),
+    }

@@ -1,0 +1,181 @@
+"""The controller of rate and face share: pure arithmetic on measured bits, no I/O, no clock.
+
+x264 runs as a constant quantiser; this module gives it the quantiser of the face and of the background for every
+picture and hears how many bits each took ("allot a predetermined percentage P of a given bitrate to an input mask",
+Galteri et al. 2020, section 3.1, which estimates the sizes that are measured here).
+
+The law, per region: ln bits = c + ln area + 0.5 ln(motion + 0.5) - k QP, with c learnt from every P picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+ShareMode = Literal["floor", "exact"]
+
+QP_MIN, QP_MAX = 14, 51  # below 14 a call's camera noise is coded, not its picture
+SLOPE_FACE, SLOPE_BACKGROUND = 0.15, 0.18  # d ln(bits) / d QP, measured over talking heads at 200-1000 kb/s
+KEYFRAME_SLOPE = 0.12  # intra pictures fall more slowly with QP
+KEYFRAME_SECONDS = 0.3  # an IDR may take this much of a second's bits
+DEBT_PICTURES = 15  # pictures over which a missed budget is made good
+FACE_DEBT_PICTURES = 10  # the same for the face's part
+FACE_MEMORY = 30  # pictures over which the share is held
+DOWN_FACE, DOWN_BACKGROUND, UP = 4.0, 1.2, 10.0  # QP steps per picture: rise at once, sharpen gently
+LEARNING = 0.5  # weight of the newest picture in c
+MIN_BITS = 60.0  # a region of skipped macroblocks still has a logarithm
+
+
+@dataclass(slots=True)
+class _Region:
+    slope: float
+    down: float
+    qp: float  # of the last P picture
+    planned: float = 0.0  # of the picture being coded
+    level: float | None = None  # c of the law
+    keyframe_level: float | None = None
+    load: float = 0.0  # ln area + 0.5 ln(motion + 0.5) of the picture being planned
+    log_area: float = 0.0
+
+    def bits_at(self, qp: float) -> float:
+        assert self.level is not None
+        return math.exp(self.level + self.load - self.slope * qp)
+
+
+@dataclass(slots=True)
+class ShareController:
+    """Plans one picture (`plan`), then hears what it took (`feedback`).
+
+    `bitrate`: bit/s; `share`: 0..1 of the bits for the face; `mode`: "exact" gives the face just that share,
+    "floor" at least that and never a coarser quantiser than the background's; 0 is plain coding in either.
+    All may be changed between pictures. `pixels`: luma samples of a picture, for the opening guess.
+    """
+
+    bitrate: float
+    share: float
+    mode: ShareMode = "floor"
+    pixels: int = 1280 * 720
+    _face: _Region = field(init=False)
+    _background: _Region = field(init=False)
+    _debt: float = field(init=False, default=0.0)
+    _budget: float = field(init=False, default=0.0)
+    _period: float = field(init=False, default=1 / 30)
+    _elapsed: float = field(init=False, default=1 / 30)
+    _keyframe: bool = field(init=False, default=False)
+    _area: float = field(init=False, default=0.0)
+    _history: deque[tuple[float, float]] = field(init=False, default_factory=lambda: deque(maxlen=FACE_MEMORY))
+    _history_share: float = field(init=False, default=-1.0)
+
+    def __post_init__(self) -> None:
+        # 35 fits a talking head at 400 kb/s, 720p; four steps for every doubling of the bits per sample.
+        opening = 35 - 4 * math.log2(self.bitrate / 400e3 * (1280 * 720) / self.pixels)
+        opening = min(max(opening, 24.0), 44.0)
+        self._face = _Region(SLOPE_FACE, DOWN_FACE, opening - 2)
+        self._background = _Region(SLOPE_BACKGROUND, DOWN_BACKGROUND, opening)
+
+    def plan(
+        self, area: float, motion: tuple[float, float], keyframe: bool, elapsed: float = 1 / 30
+    ) -> tuple[float, float]:
+        """Quantisers (face, background) of the next picture.
+
+        `area`: part of the macroblocks in the mask, 0..1; `motion`: mean absolute luma difference to the last
+        picture in face and background, code values; `elapsed`: seconds since the last picture.
+        """
+        self._elapsed = min(max(elapsed, 1 / 240), 0.5)
+        self._period += 0.1 * (self._elapsed - self._period)
+        self._keyframe, self._area = keyframe, area
+        self._observe(area, motion)
+        if keyframe:
+            self._plan_keyframe()
+        else:
+            self._plan_inter()
+            self._face.qp, self._background.qp = self._face.planned, self._background.planned
+        return self._face.planned, self._background.planned
+
+    def _plan_inter(self) -> None:
+        face, background = self._face, self._background
+        share = self.share if self._area > 0 else 0.0
+        even = self.bitrate * self._period
+        self._budget = min(max(even + self._debt / DEBT_PICTURES, 0.55 * even), 1.5 * even)
+        if share <= 0:
+            face.planned = background.planned = self._common_quantiser()
+            return
+        face_budget = self._face_budget(share)
+        face.planned = self._quantiser(face, face_budget)
+        if face.level is not None and face.planned <= QP_MIN:  # the face needs no more: the rest may have it
+            face_budget = min(face_budget, face.bits_at(face.planned))
+        background.planned = self._quantiser(background, self._budget - face_budget)
+        if self.mode == "floor" and face.planned > background.planned:
+            face.planned = background.planned = self._common_quantiser()
+
+    def feedback(self, face_bits: float, total_bits: float) -> None:
+        """What the planned picture took: bits of the macroblocks in the mask, and of the whole access unit."""
+        regions = [(self._background, total_bits - face_bits)]
+        if self._area > 0:
+            regions.append((self._face, face_bits))
+        for region, bits in regions:
+            if self._keyframe:
+                region.keyframe_level = _log(bits) + KEYFRAME_SLOPE * region.planned - region.log_area
+                continue
+            seen = _log(bits) + region.slope * region.planned - region.load
+            region.level = seen if region.level is None else region.level + LEARNING * (seen - region.level)
+        if self._area > 0 and not self._keyframe:
+            self._history.append((face_bits, total_bits))
+        debt = self._debt * 0.985 + self.bitrate * self._elapsed - total_bits
+        self._debt = min(max(debt, -0.8 * self.bitrate), 0.5 * self.bitrate)
+
+    def _observe(self, area: float, motion: tuple[float, float]) -> None:
+        for region, part, moved in zip((self._face, self._background), (area, 1 - area), motion, strict=True):
+            region.log_area = math.log(max(part, 1e-4))
+            region.load = region.log_area + 0.5 * math.log(moved + 0.5)
+
+    def _plan_keyframe(self) -> None:
+        """An IDR within its own budget, at most one step finer than the P pictures around it."""
+        face, background = self._face, self._background
+        budget = KEYFRAME_SECONDS * self.bitrate
+        share = self.share if self._area > 0 else 0.0
+        for region, target in ((face, share * budget), (background, (1 - share) * budget)):
+            region.planned = region.qp
+            if region.keyframe_level is None or target <= 0:
+                continue
+            fitting = (region.keyframe_level + region.log_area - math.log(target)) / KEYFRAME_SLOPE
+            region.planned = min(max(fitting, region.qp - 1, QP_MIN), region.qp + UP, QP_MAX)
+        if share <= 0 or (self.mode == "floor" and face.planned > background.planned):
+            face.planned = background.planned
+
+    def _face_budget(self, share: float) -> float:
+        if share != self._history_share:  # pictures coded for another share owe nothing
+            self._history.clear()
+            self._history_share = share
+        debt = sum(share * total - face for face, total in self._history)
+        even = share * self._budget
+        ceiling = min(2.5 * even, (0.5 + 0.5 * share) * self._budget)
+        return min(max(even + debt / FACE_DEBT_PICTURES, 0.35 * even), ceiling)
+
+    def _quantiser(self, region: _Region, target: float) -> float:
+        if region.level is None:
+            return region.qp
+        slope = region.slope + 0.02 * max(0.0, 30 - region.qp)  # fine quantisers code noise: bits rise faster
+        wanted = region.qp + (math.log(region.bits_at(region.qp)) - _log(target)) / slope
+        return min(max(wanted, region.qp - region.down, QP_MIN), region.qp + UP, QP_MAX)
+
+    def _common_quantiser(self) -> float:
+        """One quantiser for both regions that meets the frame budget (bisection on the law)."""
+        regions = [r for r in (self._face, self._background) if r.level is not None]
+        before = max(self._face.qp, self._background.qp) if self._area > 0 else self._background.qp
+        if not regions:
+            return before
+        low, high = float(QP_MIN), float(QP_MAX)
+        for _ in range(16):
+            middle = (low + high) / 2
+            if sum(region.bits_at(middle) for region in regions if region.log_area > -9) > self._budget:
+                low = middle
+            else:
+                high = middle
+        return min(max(high, before - DOWN_BACKGROUND, QP_MIN), before + UP, QP_MAX)
+
+
+def _log(bits: float) -> float:
+    return math.log(max(bits, MIN_BITS))

@@ -1,0 +1,107 @@
+"""Video files as upright I420 pictures, at any size and pixel format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+
+from shared.errors import SemcallError
+from shared.picture import I420, i420_from_frame, planes
+
+Size = tuple[int, int]
+"""Width, height in luma samples."""
+
+
+def fitted(source: Size, bound: Size) -> Size:
+    """The even size at which a source is sent: inside `bound`, aspect kept, never enlarged.
+
+    An upright (portrait) source turns the bound, so that 720x1280 passes a bound of 1280x720 whole.
+    """
+    width, height = source
+    if (height > width) != (bound[1] > bound[0]):
+        bound = bound[1], bound[0]
+    scale = min(1.0, bound[0] / width, bound[1] / height)
+    return max(16, round(width * scale) & ~1), max(16, round(height * scale) & ~1)
+
+
+def turned(i420: I420, degrees: int) -> I420:
+    """An I420 array turned counter-clockwise by a multiple of 90 degrees (any other angle: unchanged)."""
+    quarters = degrees % 360 // 90
+    if degrees % 90 or not quarters:
+        return i420
+    luma, chroma = planes(i420)
+    parts = [np.rot90(plane, quarters).reshape(-1) for plane in (luma, chroma[0], chroma[1])]
+    width = luma.shape[0] if quarters % 2 else luma.shape[1]
+    return np.ascontiguousarray(np.concatenate(parts).reshape(-1, width))
+
+
+class Clip:
+    """A video file. Iterating yields (I420 array, seconds since the first picture), once through.
+
+    `size`: upright width and height after fitting into `bound`; `fps`: nominal pictures per second.
+    Raises SemcallError when the file cannot be read as video.
+    """
+
+    def __init__(self, path: str | Path, bound: Size = (1280, 720)) -> None:
+        self.path = Path(path)
+        self._bound = bound
+        with self._open() as container:
+            stream = container.streams.video[0]
+            self.fps = float(stream.average_rate or stream.guessed_rate or 30)
+            frame = next(self._frames(container), None)
+            if frame is None:
+                raise SemcallError(f"{self.path} holds no picture that can be decoded: give another file.")
+            self.size = self._upright_size(frame)
+
+    def __iter__(self) -> Iterator[tuple[I420, float]]:
+        """Pictures of equal size with their times; a stream that breaks off ends early."""
+        with self._open() as container:
+            first: float | None = None
+            last = -1.0
+            for frame in self._frames(container):
+                when = frame.time if frame.time is not None else last + 1 / self.fps
+                first = when if first is None else first
+                last = max(when - first, last + 1e-3)  # timestamps that stand still or run back
+                yield self._convert(frame), last
+
+    def pictures(self, indices: set[int]) -> Iterator[tuple[int, I420]]:
+        """The pictures with these frame numbers, in order; the others are decoded but not converted."""
+        with self._open() as container:
+            for index, frame in enumerate(self._frames(container)):
+                if index in indices:
+                    yield index, self._convert(frame)
+
+    def _open(self) -> av.container.InputContainer:
+        try:
+            container = av.open(str(self.path))
+        except (av.FFmpegError, OSError) as error:
+            raise SemcallError(f"Cannot read {self.path} as video: {_reason(error)}.") from None
+        if not container.streams.video:
+            container.close()
+            raise SemcallError(f"{self.path} has no video stream: give a file with pictures.")
+        return container
+
+    def _frames(self, container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
+        container.streams.video[0].thread_type = "AUTO"
+        try:
+            yield from container.decode(video=0)
+        except av.FFmpegError:
+            return  # a damaged tail: what was decoded stands
+
+    def _upright_size(self, frame: av.VideoFrame) -> Size:
+        size = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
+        return fitted(size, self._bound)
+
+    def _convert(self, frame: av.VideoFrame) -> I420:
+        width, height = self._upright_size(frame) if not hasattr(self, "size") else self.size
+        if frame.rotation % 180:
+            width, height = height, width
+        return turned(i420_from_frame(frame, width, height), frame.rotation)
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return text[:1].lower() + text[1:]

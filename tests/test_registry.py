@@ -1,0 +1,121 @@
+"""Finding and verifying models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from models import registry
+from models.registry import find_model, list_models, verify
+from shared.errors import SemcallError
+
+
+def write_model(folder: Path, name: str, content: bytes = b"weights", **card: object) -> Path:
+    path = folder / f"{name}.onnx"
+    path.write_bytes(content)
+    facts = {
+        "name": name,
+        "kind": "restorer",
+        "contract": 1,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        **card,
+    }
+    path.with_suffix(".json").write_text(json.dumps(facts))
+    return path
+
+
+@pytest.mark.parametrize("model", list_models(), ids=lambda model: model.name)
+def test_shipped_models_are_what_their_cards_say(model: registry.Model) -> None:
+    verify(model)
+    assert model.card["kind"] in registry.CONTRACTS
+    assert model.card["contract"] == registry.CONTRACTS[model.card["kind"]]
+    assert model.card["licence"] == "MIT"
+    assert model.card["command"].startswith("semcall ")
+    assert model.card["training_data"]["clips"]
+    assert model.card["metrics"]["definition"]
+
+
+def test_the_small_restorer_ships() -> None:
+    model = find_model("small")
+    assert model.name == "small"
+    assert model.path.name == "small.onnx"
+    assert model.path.exists()
+
+
+def test_unknown_name_lists_the_known() -> None:
+    with pytest.raises(SemcallError, match=r"no restorer called 'smal'.*known are: .*small"):
+        find_model("smal")
+
+
+def test_a_restorer_is_no_face_parser() -> None:
+    with pytest.raises(SemcallError, match="no parser called 'small'"):
+        find_model("small", kind="parser")
+
+
+def test_a_path_is_taken_with_its_card(tmp_path: Path) -> None:
+    path = write_model(tmp_path, "mine")
+    model = find_model(str(path))
+    assert model.path == path
+    assert model.card["name"] == "mine"
+
+
+def test_a_path_without_card_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "bare.onnx"
+    path.write_bytes(b"anything")
+    model = find_model(str(path))
+    assert model.name == "bare"
+    assert not model.card
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(SemcallError, match=r"cannot be read \(No such file or directory\)"):
+        find_model(str(tmp_path / "gone.onnx"))
+
+
+def test_a_directory_is_no_model(tmp_path: Path) -> None:
+    folder = tmp_path / "folder.onnx"
+    folder.mkdir()
+    with pytest.raises(SemcallError, match="cannot be read"):
+        find_model(str(folder))
+
+
+def test_one_changed_byte_is_noticed(tmp_path: Path) -> None:
+    path = write_model(tmp_path, "mine")
+    path.write_bytes(b"weightz")
+    with pytest.raises(SemcallError, match="damaged: its SHA-256"):
+        find_model(str(path))
+
+
+def test_a_card_without_checksum_vouches_for_nothing(tmp_path: Path) -> None:
+    with pytest.raises(SemcallError, match="damaged: its SHA-256"):
+        find_model(str(write_model(tmp_path, "mine", sha256=None)))
+
+
+def test_another_kind_or_contract_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SemcallError, match="of kind 'parser'; a restorer is needed"):
+        find_model(str(write_model(tmp_path, "parser", kind="parser")))
+    with pytest.raises(SemcallError, match="version 2 of the restorer contract; .* needs version 1"):
+        find_model(str(write_model(tmp_path, "later", contract=2)))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '"card"'])
+def test_a_broken_card_is_named(tmp_path: Path, text: str) -> None:
+    path = write_model(tmp_path, "mine")
+    path.with_suffix(".json").write_text(text)
+    with pytest.raises(SemcallError, match=r"model card .*mine\.json"):
+        find_model(str(path))
+
+
+def test_names_come_from_the_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
+    write_model(tmp_path, "one")
+    write_model(tmp_path, "two", kind="parser")
+    assert [model.name for model in list_models()] == ["one", "two"]
+    assert [model.name for model in list_models("parser")] == ["two"]
+    assert find_model("one").path == tmp_path / "one.onnx"
+    (tmp_path / "one.onnx").unlink()
+    with pytest.raises(SemcallError, match="cannot be read"):
+        find_model("one")

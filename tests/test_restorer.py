@@ -1,0 +1,261 @@
+"""The restorer's contract, its errors and what the shipped network does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+
+from models.registry import find_model, list_models
+from receiver.restorer import Restorer
+from shared.errors import SemcallError
+from shared.grid import grid_shape
+from shared.picture import I420, i420_from_bgr, planes
+
+SIZES = [(1280, 720), (718, 404), (640, 360), (362, 402), (18, 16), (2, 2)]
+
+
+def noise(width: int, height: int, seed: int = 0) -> tuple[I420, NDArray[np.uint8]]:
+    """A reproducible picture with edges and its quantisers, made of integers only."""
+    random = np.random.default_rng(seed)
+    rows, columns = grid_shape(width, height)
+    blocks = random.integers(16, 236, (rows, columns), np.uint8)
+    luma = np.kron(blocks, np.ones((16, 16), np.uint8))[:height, :width]
+    luma = luma + random.integers(0, 8, (height, width), np.uint8)
+    chroma = random.integers(100, 156, (height // 2, width), np.uint8)
+    return np.concatenate([luma, chroma]), random.integers(22, 46, (rows, columns), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def small() -> Restorer:
+    model = find_model("small")
+    return Restorer(model.path, model.name)
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> I420:
+    data = pytest.importorskip("skimage.data")
+    return i420_from_bgr(cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR))
+
+
+@pytest.mark.parametrize("model", list_models("restorer"), ids=lambda model: model.name)
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_contract_at_any_even_size(model: Any, width: int, height: int) -> None:
+    restorer = Restorer(model.path, model.name)
+    i420, qp = noise(width, height)
+    before = i420.copy()
+    restored = restorer.restore(i420, qp)
+    assert restored.shape == i420.shape
+    assert restored.dtype == np.uint8
+    assert np.array_equal(i420, before), "the input was written to"
+    assert not np.shares_memory(restored, i420)
+    assert restorer.last_ms > 0
+    again = restorer.restore(i420, qp)
+    assert np.array_equal(restored, again)
+
+
+def test_results_do_not_share_memory(small: Restorer) -> None:
+    first = small.restore(*noise(64, 48, 1))
+    kept = first.copy()
+    small.restore(*noise(64, 48, 2))
+    assert np.array_equal(first, kept)
+
+
+def test_views_and_strides_are_taken(small: Restorer) -> None:
+    i420, qp = noise(64, 48)
+    wide = np.zeros((72, 128), np.uint8)
+    wide[:, ::2] = i420
+    assert np.array_equal(small.restore(wide[:, ::2], qp), small.restore(i420, qp))
+
+
+def test_chroma_passes_and_luma_changes(small: Restorer) -> None:
+    i420, qp = noise(160, 96)
+    restored = small.restore(i420, qp)
+    assert np.array_equal(planes(restored)[1], planes(i420)[1])
+    change = np.abs(planes(restored)[0].astype(int) - planes(i420)[0])
+    assert 0.2 < change.mean() < 10
+
+
+def test_the_quantiser_matters(small: Restorer, astronaut: I420) -> None:
+    shape = grid_shape(512, 512)
+    fine = small.restore(astronaut, np.full(shape, 20, np.uint8))
+    coarse = small.restore(astronaut, np.full(shape, 42, np.uint8))
+    luma = planes(astronaut)[0].astype(int)
+    gentle = np.abs(planes(fine)[0] - luma).mean()
+    strong = np.abs(planes(coarse)[0] - luma).mean()
+    assert strong > 1.3 * gentle
+
+
+def test_extremes_saturate(small: Restorer) -> None:
+    for value in (0, 255):
+        i420 = np.full((72, 64), value, np.uint8)
+        luma = planes(small.restore(i420, np.full((3, 4), 40, np.uint8)))[0]
+        assert np.abs(luma.astype(int) - value).max() < 64, "a wrapped-around code value"
+
+
+def test_output_is_the_pinned_one(small: Restorer) -> None:
+    """Means of 8x8 blocks of the residual, in code values; other kernels round a few codes differently."""
+    i420, qp = noise(64, 48, 7)
+    luma = planes(small.restore(i420, qp))[0].astype(np.float64) - planes(i420)[0]
+    blocks = luma.reshape(6, 8, 8, 8).mean((1, 3))
+    assert np.abs(blocks - np.array(PINNED)).mean() < 0.25
+
+
+def test_a_really_compressed_face_gets_sharper(small: Restorer, astronaut: I420) -> None:
+    """Coded at quantiser 36, the restored picture's gradients are nearer to the original's than the decoded one's."""
+    frames, decoded, qp = coded_astronaut(astronaut, 36)
+    restored = small.restore(decoded, qp)
+
+    def detail(i420: I420) -> float:
+        luma = planes(i420)[0].astype(np.float32)
+        return float(np.abs(cv2.Laplacian(luma, cv2.CV_32F)).mean())
+
+    def error(i420: I420) -> float:
+        return float(np.mean((planes(i420)[0].astype(np.float32) - planes(frames[-1])[0]) ** 2))
+
+    assert detail(decoded) < detail(frames[-1])
+    assert abs(detail(restored) - detail(frames[-1])) < abs(detail(decoded) - detail(frames[-1]))
+    assert error(restored) < error(decoded) * 10**0.02, "more than 0.2 dB lost"
+
+
+def coded_astronaut(astronaut: I420, quantiser: int) -> tuple[list[I420], I420, NDArray[np.uint8]]:
+    """Four frames of a slowly moving astronaut, and the last as decoded, with its quantisers."""
+    from models.training.coding import transcode
+
+    luma, chroma = planes(astronaut)
+    frames = []
+    for shift in range(0, 8, 2):
+        y = np.ascontiguousarray(np.roll(luma, shift, 1)[:400, 50:450])
+        uv = np.roll(chroma, shift // 2, 2)[:, :200, 25:225]
+        frames.append(np.concatenate([y, uv.reshape(-1, 400)]))
+    last = transcode(frames, np.full(grid_shape(400, 400), quantiser, np.uint8))[-1]
+    return frames, last.i420, last.qp
+
+
+def test_warm_up_reports_its_time(small: Restorer) -> None:
+    assert small.warm_up(64, 48, times=2) > 0
+    assert small.name == "small"
+    assert small.device in ("CPU", "CUDA")
+
+
+def test_cpu_when_cuda_cannot_run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    real = ort.InferenceSession
+
+    def no_cuda(content: bytes, options: Any, providers: list[str]) -> Any:
+        if "CUDAExecutionProvider" in providers:
+            raise RuntimeError("libcudart.so: cannot open shared object file")
+        return real(content, options, providers=providers)
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(ort, "InferenceSession", no_cuda)
+    restorer = Restorer(find_model("small").path)
+    assert restorer.device == "CPU"
+    assert restorer.restore(*noise(32, 32)).shape == (48, 32)
+    assert capfd.readouterr().err == ""
+
+
+def test_loading_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
+    """This machine may have CUDA's provider without CUDA: nobody needs to read of it."""
+    Restorer(find_model("small").path)
+    assert capfd.readouterr().err == ""
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(SemcallError, match=r"cannot be read \(No such file or directory\)"):
+        Restorer(tmp_path / "gone.onnx")
+
+
+@pytest.mark.parametrize("length", [0, 100, 40_000])
+def test_cut_off_file(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "cut.onnx"
+    path.write_bytes(find_model("small").path.read_bytes()[:length])
+    with pytest.raises(SemcallError, match=r"cut\.onnx (is damaged or no ONNX model|does not keep)"):
+        Restorer(path)
+
+
+def test_text_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "text.onnx"
+    path.write_text("not a network\n" * 100)
+    with pytest.raises(SemcallError, match="damaged or no ONNX model"):
+        Restorer(path)
+
+
+def foreign_model(folder: Path, **change: Any) -> Path:
+    """A network that passes the picture through, with one thing about it changed."""
+    onnx = pytest.importorskip("onnx")
+    helper, uint8 = onnx.helper, onnx.TensorProto.UINT8
+    kind = change.get("kind", uint8)
+    names = {"y": 1, "uv": 2, "qp": 1, "y_out": 1, "uv_out": 2}
+    rename = change.get("rename", {})
+    info = {
+        name: helper.make_tensor_value_info(
+            rename.get(name, name), kind, [1, change.get("channels", {}).get(name, count), *change.get("size", "hw")]
+        )
+        for name, count in names.items()
+    }
+    inputs = [info[name] for name in ("y", "uv", "qp") if name != change.get("without")]
+    nodes = [
+        helper.make_node("Identity", [rename.get(name, name)], [rename.get(f"{name}_out", f"{name}_out")])
+        for name in ("y", "uv")
+    ]
+    if change.get("odd_crop"):
+        axes = helper.make_tensor("axes", onnx.TensorProto.INT64, [1], [2])
+        one = helper.make_tensor("one", onnx.TensorProto.INT64, [1], [1])
+        big = helper.make_tensor("big", onnx.TensorProto.INT64, [1], [9999])
+        nodes[0] = helper.make_node("Slice", ["y", "one", "big", "axes"], ["y_out"])
+        constants = [axes, one, big]
+    else:
+        constants = []
+    graph = helper.make_graph(nodes, "foreign", inputs, [info["y_out"], info["uv_out"]], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = folder / "foreign.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_a_foreign_network_that_keeps_the_contract_runs(tmp_path: Path) -> None:
+    i420, qp = noise(62, 46)
+    assert np.array_equal(Restorer(foreign_model(tmp_path)).restore(i420, qp), i420)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"without": "qp"}, "its inputs are uv, y instead of qp, uv, y"),
+        ({"rename": {"y": "luma"}}, "its inputs are luma, qp, uv instead of"),
+        ({"rename": {"y_out": "image"}}, "its outputs are image, uv_out instead of"),
+        ({"kind": 1}, r"tensor\(float\)"),
+        ({"channels": {"uv": 3, "uv_out": 3}}, r"its input uv is tensor\(uint8\) \[1, 3"),
+        ({"size": (720, 1280)}, r"\[1, 1, 720, 1280\] instead of uint8 \[1, 1, any, any\]"),
+        ({"odd_crop": True}, "fails on a 48x32 picture"),
+    ],
+)
+def test_another_contract_is_refused(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SemcallError, match=f"does not keep the restorer contract: .*{reason}"):
+        Restorer(foreign_model(tmp_path, **change))
+
+
+def test_weights_in_other_files_are_refused(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    path = tmp_path / "split.onnx"
+    model = onnx.load(find_model("small").path)
+    onnx.save(model, path, save_as_external_data=True, size_threshold=64, location="weights.bin")
+    assert (tmp_path / "weights.bin").exists()
+    with pytest.raises(SemcallError, match="keeps its weights in other files"):
+        Restorer(path)
+
+
+def test_a_failure_while_running_is_said(tmp_path: Path) -> None:
+    """Quantisers of the wrong size are the caller's mistake, yet end in the project's one exception."""
+    restorer = Restorer(find_model("small").path)
+    i420, _ = noise(64, 48)
+    with pytest.raises(SemcallError, match="The restorer small failed"):
+        restorer.restore(i420, np.zeros((1, 1), np.uint8))
+
+
+PINNED: list[list[float]] = []
