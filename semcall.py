@@ -94,10 +94,10 @@ def receive(
     model = None if restore == "off" else find_model(restore)
 
     def ready(url: str) -> None:
-        console.print(f"Waiting for a caller at {url}", highlight=False)
+        _say(f"Waiting for a caller at {url}")
         hint = "semcall send" if local and port == 8787 else f"semcall send --to {url}"
         hint += f" --token {token}" if token else ""
-        console.print(f"Call it with:  {hint}", highlight=False, soft_wrap=True)
+        _say(f"Call it with:  {hint}")
 
     options = ReceiveOptions(
         host=host,
@@ -145,15 +145,13 @@ def send(
     from sender.app import send as run
     from sender.live import EncodeOptions
 
-    encode = EncodeOptions(
-        bitrate=_bitrate(bitrate), share=_share(sal), mode=sal_mode, fps=_fps(fps) or 30.0, preset=preset, stats=stats
-    )
+    encode = EncodeOptions(bitrate=_bitrate(bitrate), share=_share(sal), mode=sal_mode, preset=preset, stats=stats)
     options = SendOptions(
         to=to,
         token=token,
         source=source,
         size=_size(size),
-        fps=fps,
+        fps=_fps(fps),
         timeout=timeout,
         seconds=seconds,
         ice_servers=_ice(ice_server),
@@ -231,12 +229,12 @@ class _StatusLine:
             self._live.update(line)
             self._live.start()
         elif self._calls % 10 == 0:
-            console.print(line, highlight=False)
+            _say(line)
         self._calls += 1
 
 
 def _say(text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -244,7 +242,7 @@ def main() -> None:
     try:
         app()
     except SemcallError as error:
-        print(f"semcall: {error}", file=sys.stderr)
+        print("semcall:", " ".join(str(error).splitlines()), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

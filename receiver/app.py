@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from aiortc import RTCPeerConnection
 
@@ -63,10 +64,11 @@ def receive(options: ReceiveOptions, say: Callable[[str], None], ready: Callable
         headless = True
     with contextlib.ExitStack() as stack:
         receiver = Receiver(options, stack)
+        stack.enter_context(_ctrl_c(receiver.end))
         say(f"Restorer: {receiver.restorer_name}.")
         loop = stack.enter_context(LoopThread())
         loop.call(receiver.server.start(options.host, options.port))
-        stack.callback(lambda: loop.call(receiver.stop(), timeout=2))
+        stack.callback(_stop, receiver, loop)
         ready(receiver.server.url)
         receiver.restore.start()
         stack.callback(receiver.restore.close)
@@ -80,8 +82,6 @@ class Receiver:
     """The rooms of the receiving end and how they are joined: construct, start `server` and `restore`, `stop`."""
 
     def __init__(self, options: ReceiveOptions, stack: contextlib.ExitStack) -> None:
-        self.logbook = Logbook(options.stats, options.snapshots)
-        stack.callback(self.logbook.close)
         self._restorer = (
             Restorer(options.model, options.model_name, options.restore_threads) if options.model else None
         )
@@ -90,6 +90,8 @@ class Receiver:
         self._recorder = Recorder(options.record, overwrite=options.overwrite) if options.record else None
         if self._recorder is not None:
             stack.callback(self._recorder.close)
+        self.logbook = Logbook(options.stats, options.snapshots)
+        stack.callback(self.logbook.close)
         self.ready: Latest[DecodedPicture] = Latest()
         self.notify: Callable[[], None] | None = None
         self.restore = RestoreThread(self._restorer, self._restored)
@@ -106,6 +108,8 @@ class Receiver:
     @property
     def restorer_name(self) -> str:
         """Name and device, or "off"."""
+        if self.restore.failure is not None:
+            return f"off ({self.restore.failure})"
         if self._restorer is None or not self.restore.enabled:
             return "off"
         return f"{self._restorer.name} on {self._restorer.device}"
@@ -158,8 +162,8 @@ class Receiver:
             self.shown(picture)
 
     async def _call_began(self, peer: RTCPeerConnection) -> None:
-        self._call = _Call(peer, self)
-        self.logbook.face_share = lambda: self._call.decode.decoder.face_share if self._call else None
+        call = self._call = _Call(peer, self)
+        self.logbook.face_share = lambda: call.decode.decoder.face_share
 
     def _call_ended(self) -> None:
         call, self._call = self._call, None
@@ -199,18 +203,36 @@ class _Call:
 
 @contextlib.contextmanager
 def _ctrl_c(action: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM end the receiver instead of raising in the middle of something."""
+    """The first SIGINT or SIGTERM calls `action` instead of raising in the middle of something.
+
+    Then the former handlers are back, so that a second one can still end a process that hangs.
+    """
     kinds = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(kind, lambda *_: action()) for kind in kinds]
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         for kind, handler in zip(kinds, before, strict=True):
             signal.signal(kind, handler)
 
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        restore()
+        action()
+
+    before = [signal.getsignal(kind) for kind in kinds]
+    for kind in kinds:
+        signal.signal(kind, handle)
+    try:
+        yield
+    finally:
+        restore()
+
+
+def _stop(receiver: Receiver, loop: LoopThread) -> None:
+    with contextlib.suppress(TimeoutError):  # the process ends anyway
+        loop.call(receiver.stop(), timeout=2)
+
 
 def _run_in_terminal(receiver: Receiver) -> None:
-    with _ctrl_c(receiver.end), TerminalView(receiver.stats):
+    with TerminalView(receiver.stats):
         # Not one endless wait: on Windows that would not hear Ctrl-C.
         while not receiver.over.wait(0.25):
             pass
@@ -226,7 +248,9 @@ def _run_in_window(receiver: Receiver) -> None:
     receiver.notify = window.notify
     queued = QtCore.Qt.ConnectionType.QueuedConnection
     receiver.on_over = lambda: QtCore.QMetaObject.invokeMethod(window, "close", queued)  # from any thread
-    install_sigint(app, receiver.end)
+    undo = install_sigint(app, receiver.end)
     window.show()
-    app.exec()
+    if not receiver.over.is_set():  # a Ctrl-C from before there was a window to close
+        app.exec()
     receiver.notify = None
+    undo()

@@ -31,6 +31,7 @@ class Decoder:
         self._codec.options = {"export_side_data": "venc_params"}
         self._clock = CaptureClock()
         self._started = False
+        self._broken = False  # a unit was damaged since the last IDR
         self.face_share: float | None = None
 
     def decode(self, unit: AccessUnit) -> list[DecodedPicture]:
@@ -39,6 +40,7 @@ class Decoder:
         Raises av.FFmpegError on a damaged unit; the decoder stays usable and the next IDR mends the picture.
         """
         self._started = self._started or unit.keyframe
+        self._broken = self._broken and not unit.keyframe
         if not self._started:
             return []
         stamp = read_stamp(unit.data)
@@ -47,8 +49,14 @@ class Decoder:
             self.face_share = stamp.face_share
         packet = av.Packet(unit.data)
         packet.pts, packet.time_base = unit.rtp_ticks, Fraction(1, CLOCK_RATE)
+        try:
+            frames = self._codec.decode(packet)
+        except av.FFmpegError:
+            self._broken = True
+            raise
         pictures = []
-        for frame in self._codec.decode(packet):
+        for frame in frames:
+            self._broken = self._broken or frame.is_corrupt
             i420 = i420_from_frame(frame)
             pictures.append(
                 DecodedPicture(
@@ -60,7 +68,7 @@ class Decoder:
                     arrived=unit.arrived,
                     decoded=time.time(),
                     stamped=stamp is not None,
-                    damaged=unit.tainted or frame.is_corrupt,
+                    damaged=unit.tainted or self._broken,
                 )
             )
         return pictures

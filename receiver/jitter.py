@@ -75,12 +75,15 @@ class MarkerJitterBuffer:
     def add(self, packet: RtpFragment) -> tuple[bool, None]:
         """Take one packet; complete pictures go to `deliver`. To aiortc: send no PLI, decode no picture."""
         number = packet.sequence_number
+        restarted = packet.ssrc != self.ssrc  # RFC 3550 section 8.2: numbers and timestamps begin anew
         self.ssrc = packet.ssrc
         self.bytes_received += len(packet._data)
-        if self._next is None or self._behind(number) > _RESTART_DISTANCE or len(self._packets) >= _CAPACITY:
+        if self._next is None or restarted or self._behind(number) > _RESTART_DISTANCE:
             self._restart(number)
         elif self._behind(number) > 0:
             return False, None  # late: its picture is gone or already out
+        elif len(self._packets) >= _CAPACITY:
+            self._restart(number)
         self._packets[number] = packet
         if _distance(self._highest, number) > 0:
             self._highest = number
@@ -108,9 +111,12 @@ class MarkerJitterBuffer:
     def _release(self) -> None:
         while (picture := self._complete_picture()) is not None:
             data = b"".join(packet._data for packet in picture)
+            if not data:
+                continue  # padding alone (RFC 3550 section 5.1): FFmpeg would take it for the end of the stream
             keyframe = is_keyframe(data)
             self._tainted = self._tainted and not keyframe
-            ticks = self._unwrap(picture[0].timestamp)
+            # The marker's: padding in front may still bear the timestamp of the picture before.
+            ticks = self._unwrap(picture[-1].timestamp)
             self._deliver(AccessUnit(data, ticks, time.time(), keyframe, self._tainted))
 
     def _complete_picture(self) -> list[RtpFragment] | None:
@@ -126,8 +132,10 @@ class MarkerJitterBuffer:
                     del self._packets[taken.sequence_number]
                 self._next, self._hole_since = number, None
                 return picture
-        if _distance(number, self._highest) > 0:
-            self._hole_since = self._clock() if self._hole_since is None else self._hole_since
+        if _distance(number, self._highest) <= 0:
+            self._hole_since = None  # nothing is missing, the rest has not been sent yet
+        elif self._hole_since is None:
+            self._hole_since = self._clock()
         return None
 
     def _skip_picture(self) -> bool:

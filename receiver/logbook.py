@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -27,13 +28,15 @@ class Logbook:
     """
 
     def __init__(self, lines: Path | None = None, snapshots: Path | None = None) -> None:
-        self._lines = open_lines(lines)
         self._snapshots = snapshots
         if snapshots is not None:
             try:
                 snapshots.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise SemcallError(f"Cannot make {snapshots} ({error.strerror}): choose another directory.") from None
+        self._path = lines
+        self._created = lines is not None and not lines.exists()
+        self._lines = open_lines(lines)
         self._lock = threading.Lock()
         self._shown, self._restored, self._bytes = WindowedRate(), WindowedRate(), WindowedRate()
         self._latency, self._restore_ms = WindowedValues(), WindowedValues()
@@ -80,11 +83,15 @@ class Logbook:
             )
 
     def close(self) -> None:
-        """Finish the JSON lines."""
+        """Finish the JSON lines. A file that was made here and got none is removed."""
         with self._lock:
-            if self._lines is not None:
-                self._lines.close()
-                self._lines = None
+            if self._lines is None or self._path is None:
+                return
+            self._lines.close()
+            self._lines = None
+            with contextlib.suppress(OSError):
+                if self._created and self._path.stat().st_size == 0:
+                    self._path.unlink()
 
 
 def _ticks(picture: DecodedPicture) -> int:

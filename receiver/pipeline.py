@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import av
@@ -21,17 +22,19 @@ from receiver.decoder import Decoder
 from receiver.jitter import AccessUnit
 from receiver.picture import DecodedPicture
 from receiver.schedule import RestoreSchedule
+from shared.errors import SemcallError
 from shared.mailbox import Latest
 from shared.picture import I420
 
 _QUEUE = 64  # access units, two seconds: more means that decoding cannot keep up at all
+_END_WITHIN = 1.0  # seconds for the restoration in hand
 
 
 class PictureRestorer(Protocol):
     """What the restore thread needs of a restorer (receiver/restorer.py)."""
 
     def restore(self, i420: I420, qp: NDArray[np.uint8]) -> I420:
-        """The repaired picture, a new array of the same shape."""
+        """The repaired picture, a new array of the same shape. Raises SemcallError when it cannot go on."""
         ...
 
 
@@ -42,15 +45,18 @@ class DecodeThread(threading.Thread):
         super().__init__(name="decode", daemon=True)
         self._deliver, self._request_keyframe = deliver, request_keyframe
         self._units: queue.Queue[AccessUnit | None] = queue.Queue(_QUEUE)
+        self._lossy = False  # units were cleared since the last IDR
         self.decoder = Decoder()
 
     def submit(self, unit: AccessUnit) -> None:
-        """Queue one access unit; never blocks."""
-        try:
-            self._units.put_nowait(unit)
-        except queue.Full:
+        """Queue one access unit; never blocks. A full queue is emptied, and an IDR asked for."""
+        if self._units.full():
             self._clear()
-            self._request_keyframe()
+            self._lossy = True
+            if not unit.keyframe:
+                self._request_keyframe()
+        self._lossy = self._lossy and not unit.keyframe
+        self._units.put_nowait(replace(unit, tainted=True) if self._lossy else unit)
 
     def close(self) -> None:
         """End the thread; what is queued is not decoded any more."""
@@ -87,22 +93,33 @@ class RestoreThread(threading.Thread):
         self._restorer, self._sink = restorer, sink
         self.schedule = schedule or RestoreSchedule()
         self.enabled = True
+        self.failure: str | None = None
+        """Why pictures are no longer restored: the restorer failed, say because its device was lost."""
         self.pictures: Latest[DecodedPicture] = Latest()
 
     def run(self) -> None:
         """Until the mailbox is closed."""
-        while not (self.pictures.closed):
+        while not self.pictures.closed:
             picture = self.pictures.get()
             if picture is None:
                 continue
             if self.enabled and self._restorer is not None and self.schedule.admits(time.time() - picture.decoded):
-                start = time.perf_counter()
-                picture.restored = self._restorer.restore(picture.i420, picture.qp)
-                seconds = time.perf_counter() - start
-                picture.restore_ms = seconds * 1e3
-                self.schedule.took(seconds)
+                self._restore(self._restorer, picture)
             self._sink(picture)
 
     def close(self) -> None:
-        """End the thread after the picture in hand."""
+        """End the thread after the picture in hand, and wait for that about a second."""
         self.pictures.close()
+        if self.is_alive() and threading.current_thread() is not self:
+            self.join(_END_WITHIN)
+
+    def _restore(self, restorer: PictureRestorer, picture: DecodedPicture) -> None:
+        start = time.perf_counter()
+        try:
+            picture.restored = restorer.restore(picture.i420, picture.qp)
+        except SemcallError as error:  # the call goes on without
+            self.failure, self._restorer = str(error), None
+            return
+        seconds = time.perf_counter() - start
+        picture.restore_ms = seconds * 1e3
+        self.schedule.took(seconds)

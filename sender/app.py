@@ -6,11 +6,15 @@ capture thread -> Latest -> encode thread (owns x264) -> asyncio thread: track -
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import signal
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
-from aiortc import RTCPeerConnection
+from aiortc import RTCPeerConnection, RTCRtpSender
 
 from sender.capture import CaptureThread, Source, open_source
 from sender.encoder import warm_up
@@ -21,9 +25,12 @@ from sender.track import AccessUnitTrack, attach_encoder
 from shared.mailbox import Latest
 from shared.peer import LoopThread, close_peer, create_peer, prefer_h264, wait_connected
 from shared.picture import Picture
+from shared.stats import require_writable
 from shared.whip_client import WhipClient
 
 _MEDIA_TIMEOUT = 20.0  # seconds from the answer to a connected media path
+_SILENCE = 10.0  # seconds without receiver reports after which the receiver counts as gone
+_LISTEN = 0.5  # seconds between looks at them
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +49,31 @@ class SendOptions:
 
 
 def send(options: SendOptions, say: Callable[[str], None], status: Callable[[str], None]) -> None:
-    """Hold one call; returns when it ends. Ctrl-C (KeyboardInterrupt) ends it cleanly.
+    """Hold one call; returns when it ends. Ctrl-C (KeyboardInterrupt) and SIGTERM end it cleanly at any point.
 
     `say` gets lines for the user, `status` a line about the running call twice a second.
     Raises SemcallError for everything the user can mend.
     """
-    source = open_source(options.source, options.size, options.fps)
-    warm_up()
-    with LoopThread() as loop:
-        call = _Call(options, source, loop)
-        try:
-            loop.call(call.connect(say))
-            say(f"Connected to {options.to}: sending {source.size[0]}x{source.size[1]} at {source.fps:.3g} fps.")
-            call.run(status)
-            say("The call has ended.")
-        except KeyboardInterrupt:
-            say("Call ended.")
-        finally:
-            call.close()
+    require_writable(options.encode.stats)
+    try:
+        with _sigterm_as_ctrl_c(), LoopThread() as loop:
+            source = open_source(options.source, options.size, options.fps)
+            warm_up()
+            call = _Call(options, source, FaceSegmenter(), loop)
+            try:
+                loop.call(call.connect(say))
+                say(f"Connected to {options.to}: sending {source.size[0]}x{source.size[1]} at {source.fps:.3g} fps.")
+                call.run(status)
+                say(call.end)
+            finally:
+                call.close()
+    except KeyboardInterrupt:
+        say("Ended.")
 
 
 class _Call:
-    def __init__(self, options: SendOptions, source: Source, loop: LoopThread) -> None:
-        self._options, self._source, self._loop = options, source, loop
+    def __init__(self, options: SendOptions, source: Source, segmenter: FaceSegmenter, loop: LoopThread) -> None:
+        self._options, self._source, self._segmenter, self._loop = options, source, segmenter, loop
         self._client = WhipClient(options.to, options.token)
         self._peer: RTCPeerConnection | None = None
         self._track: AccessUnitTrack | None = None
@@ -72,6 +81,9 @@ class _Call:
         self._over = threading.Event()
         self._capture: CaptureThread | None = None
         self._encode: EncodeThread | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self.end = "The call has ended."
+        """One sentence on why."""
 
     async def connect(self, say: Callable[[str], None]) -> None:
         """Wait for the receiver, agree on H.264 with it and bring the media path up."""
@@ -86,17 +98,19 @@ class _Call:
         @peer.on("connectionstatechange")
         def _state_changed() -> None:
             if peer.connectionState in ("failed", "closed"):
-                self._over.set()
+                lost = peer.connectionState == "failed"
+                self._finish("The connection to the receiver is lost." if lost else "The receiver has hung up.")
 
         await self._client.publish(peer)
         await wait_connected(peer, _MEDIA_TIMEOUT)
+        self._listener = asyncio.ensure_future(self._listen(transceiver.sender))
 
     def run(self, status: Callable[[str], None]) -> None:
         """Send until the peer, the source or the clock ends the call."""
         assert self._track is not None
         track, loop = self._track, self._loop
         pictures: Latest[Picture] = Latest()
-        segmenter = FaceSegmenter()
+        segmenter = self._segmenter
 
         def captured(picture: Picture) -> None:
             pictures.put(picture)
@@ -105,18 +119,18 @@ class _Call:
         def coded(access_unit: bytes, ticks: int) -> None:
             loop.post(track.push, access_unit, ticks)
 
+        encode_options = replace(self._options.encode, fps=self._source.fps)
         self._encode = encode = EncodeThread(
-            pictures, segmenter, self._gate, coded, lambda: track.congested, self._options.encode, self._source.size
+            pictures, segmenter, self._gate, coded, lambda: track.congested, encode_options, self._source.size
         )
         self._capture = capture = CaptureThread(self._source, captured, self._over.set)
         encode.start()
         capture.start()
-        left = self._options.seconds
+        end = float("inf") if self._options.seconds is None else time.monotonic() + self._options.seconds
         try:
-            while not self._over.wait(0.5 if left is None else min(0.5, max(left, 0.0))):
+            while not self._over.wait(min(0.5, max(end - time.monotonic(), 0.0))):
                 status(encode.line())
-                left = None if left is None else left - 0.5
-                if (left is not None and left <= 0) or encode.error is not None:
+                if time.monotonic() >= end or encode.error is not None:
                     break
         finally:
             capture.stop()
@@ -129,12 +143,49 @@ class _Call:
             raise failure
 
     def close(self) -> None:
-        """End the call at the receiver and here; bounded to about a second."""
-        self._loop.call(self._hang_up(), timeout=2)
+        """End the call at the receiver and here; bounded to about two seconds."""
+        self._segmenter.close()
+        with contextlib.suppress(TimeoutError):
+            self._loop.call(self._hang_up(), timeout=2)
+
+    def _finish(self, why: str) -> None:
+        if not self._over.is_set():
+            self.end = why
+            self._over.set()
+
+    async def _listen(self, sender: RTCRtpSender) -> None:
+        """End the call when receiver reports (RFC 3550 section 6.4) stop: a receiver that was killed says no goodbye.
+
+        ICE would notice only half a minute later. A receiver that never sends reports is left alone.
+        """
+        newest, heard = None, time.monotonic()
+        while True:
+            await asyncio.sleep(_LISTEN)
+            figures = (await sender.getStats()).values()
+            report = next((figure.timestamp for figure in figures if figure.type == "remote-inbound-rtp"), None)
+            if report != newest:
+                newest, heard = report, time.monotonic()
+            elif newest is not None and time.monotonic() - heard > _SILENCE:
+                self._finish(f"Nothing came from the receiver for {_SILENCE:.0f} s: the call has ended.")
 
     async def _hang_up(self) -> None:
+        if self._listener is not None:
+            self._listener.cancel()
         if self._track is not None:
             self._track.finish()
         await self._client.close()
         if self._peer is not None:
             await close_peer(self._peer)
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM too hangs up instead of leaving the receiver to find out. Only the main thread can arrange that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -100,6 +100,7 @@ class CameraSource:
                 size = self.size if not frame.rotation % 180 else self.size[::-1]
                 picture = turned(i420_from_frame(frame, *size), frame.rotation)
                 yield index, time.monotonic() - start, picture
+            raise SemcallError(f"The camera {self._name} sends no more pictures: plug it in again.")
         except av.FFmpegError as error:
             raise SemcallError(f"The camera {self._name} stopped ({error.strerror}): plug it in again.") from None
         finally:

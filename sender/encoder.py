@@ -14,11 +14,15 @@ from av.video.frame import PictureType
 from sender.cavlc import MacroblockParser
 from sender.roi import RegionFrame
 from sender.share import ShareController, ShareMode
-from shared.grid import Mask, grid_shape, row_runs
+from shared.grid import Mask, grid_shape, mask_to_pixels, row_runs
 from shared.picture import CLOCK_RATE, Picture, planes
 
 # With qcomp=1 and no adaptive quantisation worth the name, crf is a constant quantiser for every macroblock that
 # the region records then shift. aq-mode=0, aq-strength=0 or qp= would make libx264 ignore the regions.
+# x264 rounds base plus offset to the nearest whole quantiser, and that strength leaves +-0.02 on top, so a planned
+# half may fall either way: ShareController plans whole quantisers, never one apart. The slice quantiser is that of
+# the first macroblock, so the base itself shows nowhere. The one macroblock coded off its plan is an Intra16x16
+# without coefficients, which keeps a finer quantiser of the macroblock before it (nothing is quantised by it).
 _BASE_QP = 30
 _OPTIONS = {
     "tune": "zerolatency",
@@ -121,7 +125,8 @@ class SemanticEncoder:
         if last is None:
             return 1.0, 1.0
         difference = cv2.absdiff(luma, last)
-        inside = cv2.resize(mask.astype(np.uint8), small, interpolation=cv2.INTER_NEAREST)
+        centres = slice(_MOTION_SCALE // 2, None, _MOTION_SCALE)
+        inside = mask_to_pixels(mask, width, height)[centres, centres].astype(np.uint8)
         return float(cv2.mean(difference, inside)[0]), float(cv2.mean(difference, 1 - inside)[0])
 
 

@@ -113,6 +113,7 @@ class FaceSegmenter:
         self._pictures: Latest[Picture] = Latest()
         self._faces: tuple[list[Box], int, int] = ([], 0, 0)
         self._mask_of: tuple[object, Mask] | None = None
+        self._detector = LbpFaceDetector()  # here, not in the thread: its imports would hold up the first pictures
         self._thread = threading.Thread(target=self._run, name="segment", daemon=True)
         self._thread.start()
 
@@ -138,10 +139,12 @@ class FaceSegmenter:
         self._thread.join(timeout=2)
 
     def _run(self) -> None:
-        detector, tracker = LbpFaceDetector(), FaceTracker()
+        tracker = FaceTracker()
         while not self._pictures.closed:
             picture = self._pictures.get()
             if picture is None:
                 continue
-            boxes = tracker.update(detector.detect(planes(picture.i420)[0]))
+            if self._faces[1:] != (picture.width, picture.height):
+                tracker = FaceTracker()  # boxes of another size would linger in the wrong place
+            boxes = tracker.update(self._detector.detect(planes(picture.i420)[0]))
             self._faces = boxes, picture.width, picture.height

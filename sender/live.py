@@ -95,6 +95,11 @@ class EncodeThread(threading.Thread):
         return f"{width}x{height} · {fps:.0f} fps · {kbps:.0f} kb/s · {face} · {quantisers}"
 
     @property
+    def dropped(self) -> int:
+        """Captured pictures that were not coded so far."""
+        return self._pictures.dropped + self.skipped
+
+    @property
     def face_share(self) -> float | None:
         """Measured share of the bits on the face over the last seconds, 0..1; None when nobody is seen."""
         bits, face_bits = self._bits.total(self._now), self._face_bits.total(self._now)
@@ -108,9 +113,11 @@ class EncodeThread(threading.Thread):
         size = picture.width, picture.height
         if self._encoder.size != size:
             self._encoder = self._open(size)
-            self._gate.sent()
         mask = self._segmenter.mask(*size)
-        access_unit, stats = self._encoder.encode(picture, mask, self._gate.due())
+        asked = self._gate.due()
+        access_unit, stats = self._encoder.encode(picture, mask, asked)
+        if stats.keyframe and not asked:  # the first picture, or a new size: it answers who asks meanwhile
+            self._gate.sent()
         self._now = picture.ticks / CLOCK_RATE
         self._bits.add(self._now, stats.bits)
         self._face_bits.add(self._now, stats.face_bits)
@@ -121,10 +128,10 @@ class EncodeThread(threading.Thread):
             access_unit = write_stamp(Stamp(picture.ticks, self.face_share)) + access_unit
         self._deliver(access_unit, picture.ticks)
         if self._stats_file is not None:
-            self._stats_file.write(json.dumps(_record(picture, mask, stats)) + "\n")
+            self._stats_file.write(json.dumps(_record(picture, mask, stats, self.dropped)) + "\n")
 
 
-def _record(picture: Picture, mask: Mask, stats: EncodeStats) -> dict[str, object]:
+def _record(picture: Picture, mask: Mask, stats: EncodeStats, dropped: int) -> dict[str, object]:
     return {
         "ticks": picture.ticks,
         "frame": picture.index,
@@ -136,6 +143,7 @@ def _record(picture: Picture, mask: Mask, stats: EncodeStats) -> dict[str, objec
         "qp_face": round(stats.qp_face, 2),
         "qp_background": round(stats.qp_background, 2),
         "keyframe": stats.keyframe,
+        "dropped": dropped,
         "ms": {name: round(value, 3) for name, value in stats.milliseconds.items()},
         "mask": base64.b64encode(np.packbits(mask).tobytes()).decode(),
     }

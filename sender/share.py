@@ -78,7 +78,7 @@ class ShareController:
     def plan(
         self, area: float, motion: tuple[float, float], keyframe: bool, elapsed: float = 1 / 30
     ) -> tuple[float, float]:
-        """Quantisers (face, background) of the next picture.
+        """Quantisers (face, background) of the next picture: whole numbers, equal or at least two apart.
 
         `area`: part of the macroblocks in the mask, 0..1; `motion`: mean absolute luma difference to the last
         picture in face and background, code values; `elapsed`: seconds since the last picture.
@@ -92,6 +92,9 @@ class ShareController:
         else:
             self._plan_inter()
             self._face.qp, self._background.qp = self._face.planned, self._background.planned
+        self._face.planned, self._background.planned = _whole(
+            self._face.planned, self._background.planned, ordered=self.mode == "floor"
+        )
         return self._face.planned, self._background.planned
 
     def _plan_inter(self) -> None:
@@ -175,6 +178,22 @@ class ShareController:
             else:
                 high = middle
         return min(max(high, before - DOWN_BACKGROUND, QP_MIN), before + UP, QP_MAX)
+
+
+def _whole(face: float, background: float, *, ordered: bool) -> tuple[float, float]:
+    """The nearest pair of whole quantisers that x264 codes as asked; `ordered`: the face no coarser.
+
+    x264 rounds what it is given, and a macroblock one step from the macroblock before it takes that one's
+    quantiser to save the delta (macroblock_analyse, subme < 10): regions one step apart would become one.
+    """
+    near = [
+        (math.hypot(f - face, b - background), float(f), float(b))
+        for f in range(math.floor(face) - 1, math.floor(face) + 3)
+        for b in range(math.floor(background) - 1, math.floor(background) + 3)
+        if abs(f - b) != 1 and QP_MIN <= min(f, b) and max(f, b) <= QP_MAX and not (ordered and f > b)
+    ]
+    _, whole_face, whole_background = min(near)
+    return whole_face, whole_background
 
 
 def _log(bits: float) -> float:

@@ -69,6 +69,7 @@ def i420_from_frame(frame: av.VideoFrame, width: int | None = None, height: int 
     if (
         frame.format.name == "yuv420p"
         and frame.colorspace in _KEPT
+        and frame.color_range != ColorRange.JPEG
         and (frame.width, frame.height) == (width, height)
     ):
         return cast(I420, frame.to_ndarray())

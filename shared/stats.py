@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ class WindowedValues:
         if not self._values:
             return None
         ordered = sorted(self._values)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+        return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
     @property
     def median(self) -> float | None:
@@ -112,9 +113,20 @@ class Stats:
 
 def open_lines(path: Path | None) -> IO[str] | None:
     """A file for JSON lines, or None for none. Raises SemcallError when it cannot be written."""
-    if path is None:
-        return None
+    return None if path is None else _open(path, "w")
+
+
+def require_writable(path: Path | None) -> None:
+    """Raise the SemcallError that `open_lines` would raise, and leave the file or its absence as it is."""
+    if path is not None:
+        existed = path.exists()
+        _open(path, "a").close()
+        if not existed:
+            path.unlink()
+
+
+def _open(path: Path, mode: str) -> IO[str]:
     try:
-        return path.open("w", encoding="utf-8")
+        return path.open(mode, encoding="utf-8")
     except OSError as error:
         raise SemcallError(f"Cannot write {path} ({error.strerror}): choose another --stats file.") from None

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import errno
 import hmac
-import ipaddress
 import logging
 import secrets
 import socket
@@ -19,11 +18,12 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.exceptions import OperationError
-from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
+from aiortc.sdp import candidate_from_sdp
 from yarl import URL
 
 from shared.errors import SemcallError
-from shared.peer import close_peer, create_peer, offered_h264, parse_ice_server, prefer_h264, wait_state
+from shared.peer import close_peer, create_peer, parse_ice_server, prefer_h264, wait_state
+from shared.whip_offer import CANDIDATE, Offer, check_offer, usable
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +32,6 @@ FRAGMENT = "application/trickle-ice-sdpfrag"  # RFC 8840
 MAX_BODY = 64 * 1024
 _BODY_SECONDS = 5.0
 _CLOSE_SECONDS = 0.6
-_CANDIDATE = "a=candidate:"
-
-
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    text: str
-    media: list[MediaDescription]
-    profile: str
 
 
 @dataclass(eq=False, slots=True)
@@ -162,7 +154,7 @@ class WhipServer:
         self._authorize(request)
         if request.content_type != SDP:
             raise web.HTTPUnsupportedMediaType(text=f"Send the offer as {SDP}.")
-        offer = _check_offer(await _read_text(request))
+        offer = check_offer(await _read_text(request))
         while self._session is not None and self._session.peer.connectionState in ("failed", "closed"):
             await self._end(self._session)
         if self._session is not None or self._runner is None:
@@ -185,7 +177,7 @@ class WhipServer:
             response.headers.add("Link", link)
         return response
 
-    async def _answer(self, peer: RTCPeerConnection, offer: _Offer) -> str:
+    async def _answer(self, peer: RTCPeerConnection, offer: Offer) -> str:
         # One transceiver per section, in the order of the offer: the first carries the transport of all.
         wanted = True
         for media in offer.media:
@@ -231,8 +223,8 @@ class WhipServer:
         for line in (await _read_text(request)).splitlines():
             if line.startswith("a=mid:"):
                 mid = line[6:].strip()
-            elif line.startswith(_CANDIDATE) and _usable(line) and session.ending is None:
-                candidate = candidate_from_sdp(line.removeprefix(_CANDIDATE))
+            elif line.startswith(CANDIDATE) and usable(line) and session.ending is None:
+                candidate = candidate_from_sdp(line.removeprefix(CANDIDATE))
                 # All media share the first section's transport.
                 candidate.sdpMid, candidate.sdpMLineIndex = mid, 0
                 with contextlib.suppress(ValueError):
@@ -310,73 +302,6 @@ async def _read_text(request: web.Request) -> str:
         raise web.HTTPRequestTimeout(text="The body did not arrive in time.") from error
     except UnicodeDecodeError as error:
         raise web.HTTPBadRequest(text="The body is not UTF-8 text.") from error
-
-
-def _check_offer(text: str) -> _Offer:
-    """Parse an offer and find the H.264 profile of its first video; HTTP 400 or 422 when it is of no use."""
-    text = _without_useless_candidates(text)
-    try:
-        offer = SessionDescription.parse(text)
-    except Exception as error:  # aiortc's parser raises whatever its code runs into
-        raise web.HTTPBadRequest(text="The body is not a valid session description (RFC 8866).") from error
-    mids = [media.rtp.muxId for media in offer.media]
-    if not mids or len(set(mids)) != len(mids):
-        raise web.HTTPBadRequest(text="The offer needs media sections, each with an identifier (a=mid) of its own.")
-    if any(media.kind not in ("audio", "video") for media in offer.media):
-        raise web.HTTPUnprocessableEntity(text="This receiver takes audio and video only, no data channels.")
-    if not all(_secured(media) for media in offer.media):
-        raise web.HTTPBadRequest(
-            text="Every media section needs ICE credentials, a DTLS fingerprint and role, and a=rtcp-mux."
-        )
-    bundles = [group.items for group in offer.group if group.semantic == "BUNDLE"]
-    if len(mids) > 1 and (len(bundles) != 1 or set(bundles[0]) != set(mids)):
-        raise web.HTTPUnprocessableEntity(text="The offer must bundle all its media sections (a=group:BUNDLE).")
-    video = next((media for media in offer.media if media.kind == "video"), None)
-    profile = offered_h264(video) if video is not None else None
-    if video is None or profile is None:
-        raise web.HTTPUnprocessableEntity(
-            text="Offer H.264 video of Baseline or Constrained Baseline profile with packetization-mode=1."
-        )
-    if video.direction not in (None, "sendonly", "sendrecv"):
-        raise web.HTTPUnprocessableEntity(text=f"This receiver only receives, but the video is {video.direction}.")
-    # All transceivers share one transport from the start. Told of the bundle, aiortc would do it again, and stop
-    # that very transport where the bundle names another section first.
-    lines = [line for line in text.splitlines() if not line.startswith("a=group:BUNDLE")]
-    return _Offer("\r\n".join(lines) + "\r\n", offer.media, profile)
-
-
-def _secured(media: MediaDescription) -> bool:
-    dtls, ice = media.dtls, media.ice
-    credentials = ice is not None and bool(ice.usernameFragment and ice.password)
-    return credentials and dtls is not None and bool(dtls.fingerprints) and bool(media.rtcp_mux)
-
-
-def _without_useless_candidates(text: str) -> str:
-    """An offer without the candidates that aioice cannot use, and never with an end of them.
-
-    Names would have to be resolved first (browsers hide addresses behind mDNS), for which the answer need not
-    wait: the sender's own checks reveal its address (peer-reflexive candidates, RFC 8445 section 7.3.1.3). For
-    those to come in time the list stays open; `connect_timeout` ends what never connects.
-    """
-    lines = [
-        line
-        for line in text.splitlines()
-        if line.strip() != "a=end-of-candidates" and (not line.startswith(_CANDIDATE) or _usable(line))
-    ]
-    return "\r\n".join(lines) + "\r\n"
-
-
-def _usable(line: str) -> bool:
-    """Whether a candidate line gives a UDP address of component 1 in numbers."""
-    try:
-        candidate = candidate_from_sdp(line.removeprefix(_CANDIDATE))
-        address = ipaddress.ip_address(candidate.ip)
-    except (ValueError, AssertionError, IndexError):
-        return False
-    numbers_fit = 0 < candidate.port < 65536 and 0 <= candidate.priority < 2**32
-    return (
-        candidate.component == 1 and candidate.protocol.lower() == "udp" and numbers_fit and not address.is_multicast
-    )
 
 
 def _link(text: str) -> str:

@@ -24,7 +24,8 @@ from PySide6 import QtCore, QtTest, QtWidgets
 from PySide6.QtCore import Qt
 
 from receiver.picture import DecodedPicture
-from receiver.window import CallWindow, compose, create_application, image_over, install_sigint
+from receiver.view import compose, image_over
+from receiver.window import CallWindow, create_application, install_sigint
 from shared.mailbox import Latest
 from shared.picture import I420, bgr_from_i420, i420_from_bgr
 from shared.stats import Stats

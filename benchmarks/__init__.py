@@ -1,0 +1,1 @@
+"""What a picture costs, as ratios measured in one run. `make bench`, or `python -m benchmarks`."""

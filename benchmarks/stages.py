@@ -1,0 +1,93 @@
+"""Every stage of a picture's way at 1280x720, on one core, against plain x264 in the same run.
+
+    python -m benchmarks.stages
+
+Median of 150 pictures of the demo source, all stages in turn on each picture, so that a machine whose speed drifts
+slows them alike. The ratio is to the plain encode (same preset and latency settings, x264's own rate control).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from models.registry import find_model
+from receiver.decoder import Decoder
+from receiver.jitter import AccessUnit
+from receiver.restorer import Restorer
+from sender.encoder import SemanticEncoder, warm_up
+from sender.face import LbpFaceDetector, oval_and_neck
+from shared.astronaut import AstronautClip
+from shared.picture import CLOCK_RATE, Picture, bgra_from_i420, planes
+
+PICTURES, SKIPPED, FPS, BITRATE = 150, 15, 30, 400_000
+
+
+def main() -> None:
+    cv2.setNumThreads(1)
+    warm_up()
+    clip, detector = AstronautClip(), LbpFaceDetector()
+    semantic = SemanticEncoder(1280, 720, BITRATE, 0.35, mode="exact")
+    plain, decoder = _plain(), Decoder()
+    restorer = Restorer(find_model("small").path, "small")
+    restorer.warm_up(1280, 720)
+    times: dict[str, list[float]] = defaultdict(list)
+
+    def timed(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        start = time.perf_counter()
+        result = call(*arguments)
+        times[name].append((time.perf_counter() - start) * 1e3)
+        return result
+
+    for index in track(range(PICTURES), "stages"):
+        i420 = timed("demo source: render", clip.picture, index)
+        picture = Picture(i420, index * CLOCK_RATE // FPS, index)
+        boxes = timed("face: cascade (every 5th picture)", detector.detect, planes(i420)[0])
+        mask = timed("face: oval and neck", oval_and_neck, boxes, 1280, 720)
+        frame = av.VideoFrame.from_ndarray(i420, format="yuv420p")
+        frame.pts = index
+        timed("plain x264", plain.encode, frame)
+        unit, stats = timed("semantic encode, all of it", semantic.encode, picture, mask)
+        for stage, spent in stats.milliseconds.items():
+            times[f"  {stage}"].append(spent)
+        coded = AccessUnit(unit, picture.ticks, 0.0, stats.keyframe, False)
+        decoded = timed("decode, quantiser map", decoder.decode, coded)[0]
+        timed("restore (small, one thread)", restorer.restore, decoded.i420, decoded.qp)
+        timed("to BGRA for the window", bgra_from_i420, decoded.i420)
+
+    reference = float(np.median(times["plain x264"][SKIPPED:]))
+    table = Table(title=f"Milliseconds per 1280x720 picture, {platform.machine()}, {os.cpu_count()} cores")
+    for title in ("stage", "median", "p95", "ratio to plain x264"):
+        table.add_column(title, justify="left" if title == "stage" else "right")
+    for name, values in times.items():
+        kept = values[SKIPPED:]
+        median, p95 = float(np.median(kept)), float(np.percentile(kept, 95))
+        table.add_row(name, f"{median:.2f}", f"{p95:.2f}", f"{median / reference:.2f}")
+    Console().print(table)
+
+
+def _plain() -> av.VideoCodecContext:
+    codec = av.CodecContext.create("libx264", "w")
+    codec.width, codec.height, codec.pix_fmt = 1280, 720, "yuv420p"
+    codec.framerate, codec.time_base = Fraction(FPS), Fraction(1, FPS)
+    codec.bit_rate, codec.gop_size, codec.thread_count = BITRATE, 1 << 20, 1
+    rate = {"maxrate": str(BITRATE), "bufsize": str(BITRATE // 2)}
+    codec.options = {"preset": "veryfast", "tune": "zerolatency", "sc_threshold": "0", **rate}
+    codec.profile = "Baseline"
+    return codec
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The two logs of one call, joined by capture time stamp."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.grid import Mask, grid_shape
+from shared.picture import CLOCK_RATE, I420
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One coded picture as its sender logged it."""
+
+    ticks: int
+    frame: int
+    bits: int
+    face_bits: float
+    dropped: int
+    mask: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One picture as its receiver logged it; times in Unix seconds."""
+
+    ticks: int
+    decoded: float
+    shown: float
+    restored: bool
+    restore_ms: float
+
+    @property
+    def captured(self) -> float:
+        """When it was taken, Unix seconds."""
+        return self.ticks / CLOCK_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A picture that the receiver kept: its position in the call and what was decoded and restored."""
+
+    position: int
+    seconds: float
+    decoded: I420
+    restored: I420
+    mask: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class CallLog:
+    """`sent`: every coded picture; `shown`: every one of them that was shown."""
+
+    sent: list[Sent]
+    shown: list[Shown]
+
+    @property
+    def duration(self) -> float:
+        """Seconds of video sent."""
+        if len(self.sent) < 2:
+            return 0.0
+        return (self.sent[-1].ticks - self.sent[0].ticks) / CLOCK_RATE * len(self.sent) / (len(self.sent) - 1)
+
+    @property
+    def bitrate(self) -> float:
+        """Measured bit/s of all access units."""
+        return sum(picture.bits for picture in self.sent) / self.duration if self.duration else 0.0
+
+    def moments(self, snapshots: Path, count: int) -> list[Moment]:
+        """Up to `count` snapshots spread over the call, the opening keyframe left out."""
+        positions = {picture.ticks: index for index, picture in enumerate(self.sent)}
+        kept = sorted((int(file.stem), file) for file in snapshots.glob("*.npz"))
+        known = [(ticks, file) for ticks, file in kept if positions.get(ticks, 0) > 0]
+        chosen = (
+            [known[i] for i in sorted({round(j) for j in np.linspace(0, len(known) - 1, count)})] if known else []
+        )
+        moments = []
+        for ticks, file in chosen:
+            position = positions[ticks]
+            with np.load(file) as arrays:
+                seconds = (ticks - self.sent[0].ticks) / CLOCK_RATE
+                mask = self.sent[position].mask
+                moments.append(Moment(position, seconds, arrays["decoded"], arrays["restored"], mask))
+        return moments
+
+
+def read_call_log(sent: Path, received: Path) -> CallLog:
+    """Read both ends' JSON lines; pictures that the receiver cannot match to a sent one are left out."""
+    coded = [_sent(line) for line in _lines(sent)]
+    known = {picture.ticks for picture in coded}
+    shown = [
+        Shown(line["ticks"], line["decoded"], line["shown"], line["restored"], line["restore_ms"])
+        for line in _lines(received)
+        if line["ticks"] in known
+    ]
+    return CallLog(coded, shown)
+
+
+def _sent(line: dict[str, Any]) -> Sent:
+    rows, columns = grid_shape(line["width"], line["height"])
+    packed = np.frombuffer(base64.b64decode(line["mask"]), np.uint8)
+    mask = np.unpackbits(packed, count=rows * columns).reshape(rows, columns).astype(np.bool_)
+    return Sent(line["ticks"], line["frame"], line["bits"], line["face_bits"], line["dropped"], mask)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]

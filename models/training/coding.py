@@ -1,0 +1,113 @@
+"""What the link does to a picture: x264 as the sender runs it, with a given quantiser map, and back through FFmpeg."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import cast
+
+import av
+import numpy as np
+from av.sidedata.encparams import VideoEncParams
+from numpy.typing import NDArray
+
+from shared.grid import row_runs
+from shared.picture import I420, i420_from_frame, planes
+
+# A constant quantiser that regions can bend: adaptive quantisation must be on, and weak enough to add nothing.
+_BASE_QP = 30
+_X264 = {
+    "preset": "veryfast",
+    "tune": "zerolatency",
+    "crf": str(_BASE_QP),
+    "qcomp": "1",
+    "i_qfactor": "1",
+    "aq-mode": "1",
+    "aq-strength": "0.001",
+    "x264-params": "scenecut=0:keyint=100000:ref=1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """One picture after the link: uint8 I420, uint8 [rows, columns] luma quantisers, and the bits it took."""
+
+    i420: I420
+    qp: NDArray[np.uint8]
+    bits: int
+
+
+def transcode(frames: Sequence[I420], qp: NDArray[np.uint8], fps: int = 30) -> list[Coded]:
+    """Encode `frames` (equal sizes) in Constrained Baseline with the quantiser map `qp`, and decode them.
+
+    `qp`: uint8 [rows, columns], 0..51, the same for every frame. The first frame is the only IDR. The quantisers
+    returned are the decoder's: skipped macroblocks report what they inherit (ITU-T H.264 clause 7.4.5).
+    """
+    height, width = planes(frames[0])[0].shape
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+    encoder.framerate, encoder.time_base = Fraction(fps, 1), Fraction(1, fps)
+    encoder.thread_count = 1
+    encoder.options = dict(_X264)
+    encoder.profile = "Baseline"
+    decoder = av.CodecContext.create("h264", "r")
+    decoder.options = {"export_side_data": "venc_params"}
+    decoder.thread_count = 1
+    regions = _region_filter(qp, width, height, fps)
+    packets: list[av.Packet] = []
+    for index, i420 in enumerate(frames):
+        frame = av.VideoFrame.from_ndarray(i420, "yuv420p")
+        frame.pts, frame.time_base = index, Fraction(1, fps)
+        regions.vpush(frame)
+        packets += encoder.encode(cast(av.VideoFrame, regions.vpull()))
+    packets += encoder.encode(None)
+    pictures = [picture for packet in packets for picture in decoder.decode(av.Packet(bytes(packet)))]
+    pictures += decoder.decode(None)
+    return [
+        Coded(i420_from_frame(cast(av.VideoFrame, picture)), qp_map(cast(av.VideoFrame, picture)), packet.size * 8)
+        for picture, packet in zip(pictures, packets, strict=True)
+    ]
+
+
+def qp_map(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """Luma quantisers of a frame decoded with `export_side_data=venc_params`: uint8 [rows, columns].
+
+    FFmpeg's AVVideoBlockParams: five 32-bit numbers, x, y, w, h and the difference to the picture's quantiser.
+    """
+    side = next(item for item in frame.side_data if isinstance(item, VideoEncParams))
+    raw = np.frombuffer(memoryview(side), np.uint8)
+    end = side.blocks_offset + side.nb_blocks * side.block_size
+    blocks = raw[side.blocks_offset : end].reshape(side.nb_blocks, side.block_size)[:, :20].copy().view("<i4")
+    result = np.zeros((-(-frame.height // 16), -(-frame.width // 16)), np.uint8)
+    result[blocks[:, 1] >> 4, blocks[:, 0] >> 4] = np.clip(side.qp + blocks[:, 4], 0, 51)
+    return result
+
+
+def rate(coded: Sequence[Coded], fps: int = 30) -> float:
+    """kbit/s of the frames after the IDR."""
+    rest = coded[1:] or coded
+    return sum(picture.bits for picture in rest) * fps / len(rest) / 1000
+
+
+def _region_filter(qp: NDArray[np.uint8], width: int, height: int, fps: int) -> av.filter.Graph:
+    """A filter chain that hangs one region record per run of equal quantiser on a frame; the background comes last."""
+    values, counts = np.unique(qp, return_counts=True)
+    background = int(values[counts.argmax()])
+    regions = [
+        (int(first) * 16, int(row) * 16, int(end - first) * 16, 16, int(value))
+        for value in values
+        if value != background
+        for row, first, end in row_runs(qp == value)
+    ]
+    graph = av.filter.Graph()
+    last = graph.add_buffer(width=width, height=height, format=av.VideoFormat("yuv420p"), time_base=Fraction(1, fps))
+    for x, y, w, h, value in [*regions, (0, 0, width, height, background)]:
+        offset = Fraction(value - _BASE_QP, 51)
+        node = graph.add("addroi", f"x={x}:y={y}:w={w}:h={h}:qoffset={offset.numerator}/{offset.denominator}")
+        last.link_to(node)
+        last = node
+    sink = graph.add("buffersink")
+    last.link_to(sink)
+    graph.configure()
+    return graph
