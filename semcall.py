@@ -26,6 +26,7 @@ app = typer.Typer(
 train_app = typer.Typer(no_args_is_help=True, help="Train the networks (needs the [train] extra).")
 app.add_typer(train_app, name="train")
 console = Console()
+_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 
 def _bitrate(text: str) -> float:
@@ -55,6 +56,12 @@ def _fps(fps: float | None) -> float | None:
     if fps is not None and not 1 <= fps <= 120:
         raise SemcallError(f"--fps {fps:g} is not a rate between 1 and 120: write for example 30.")
     return fps
+
+
+def _preset(name: str) -> str:
+    if name not in _PRESETS:
+        raise SemcallError(f"--preset {name} is none of x264's: choose one of {', '.join(_PRESETS)}.")
+    return name
 
 
 def _ice(servers: list[str] | None) -> tuple[str, ...]:
@@ -145,7 +152,9 @@ def send(
     from sender.app import send as run
     from sender.live import EncodeOptions
 
-    encode = EncodeOptions(bitrate=_bitrate(bitrate), share=_share(sal), mode=sal_mode, preset=preset, stats=stats)
+    encode = EncodeOptions(
+        bitrate=_bitrate(bitrate), share=_share(sal), mode=sal_mode, preset=_preset(preset), stats=stats
+    )
     options = SendOptions(
         to=to,
         token=token,
@@ -177,9 +186,9 @@ def demo(
 
     Example: [bold]semcall demo --out demo-out[/]
     """
+    _bitrate(bitrate), _share(sal), _size(size), _fps(fps)
     from models.evaluation.demo import DemoOptions, hold_demo
 
-    _bitrate(bitrate), _share(sal), _size(size), _fps(fps)
     options = DemoOptions(
         source=source, out=out, seconds=seconds, bitrate=bitrate, sal=sal, restore=restore, headless=headless,
         size=size, fps=fps,
@@ -240,7 +249,7 @@ def _say(text: str) -> None:
 def main() -> None:
     """Entry point: SemcallError becomes one sentence on stderr and exit code 2."""
     try:
-        app()
+        app(prog_name="semcall")  # also as python -m semcall
     except SemcallError as error:
         print("semcall:", " ".join(str(error).splitlines()), file=sys.stderr)
         sys.exit(2)

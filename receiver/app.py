@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+import cv2
 from aiortc import RTCPeerConnection
 
 from receiver.jitter import AccessUnit
@@ -58,6 +59,7 @@ def receive(options: ReceiveOptions, say: Callable[[str], None], ready: Callable
     `say` gets lines for the user, `ready` the endpoint's URL once it listens. Raises SemcallError for everything
     the user can mend.
     """
+    cv2.setNumThreads(1)  # its pool would fight decoder and restorer for the cores
     headless = options.headless
     if not headless and (problem := display_problem()) is not None:
         say(f"No display ({problem}): going on as --headless.")

@@ -41,7 +41,7 @@ class Decoder:
         """
         self._started = self._started or unit.keyframe
         self._broken = self._broken and not unit.keyframe
-        if not self._started:
+        if not self._started or not unit.data:  # an empty packet would end FFmpeg's stream for good
             return []
         stamp = read_stamp(unit.data)
         if stamp is not None:
@@ -58,10 +58,11 @@ class Decoder:
         for frame in frames:
             self._broken = self._broken or frame.is_corrupt
             i420 = i420_from_frame(frame)
+            rows, columns = grid_shape(i420.shape[1], i420.shape[0] * 2 // 3)  # an odd size lost a row or column
             pictures.append(
                 DecodedPicture(
                     i420=i420,
-                    qp=quantiser_map(frame),
+                    qp=quantiser_map(frame)[:rows, :columns],
                     rtp_ticks=unit.rtp_ticks,
                     keyframe=unit.keyframe,
                     captured=self._clock.captured(unit.rtp_ticks),

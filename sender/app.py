@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+import cv2
 from aiortc import RTCPeerConnection, RTCRtpSender
 
 from sender.capture import CaptureThread, Source, open_source
@@ -54,6 +55,7 @@ def send(options: SendOptions, say: Callable[[str], None], status: Callable[[str
     `say` gets lines for the user, `status` a line about the running call twice a second.
     Raises SemcallError for everything the user can mend.
     """
+    cv2.setNumThreads(1)  # its pool would fight x264 and the detector for the cores
     require_writable(options.encode.stats)
     try:
         with _sigterm_as_ctrl_c(), LoopThread() as loop:

@@ -16,6 +16,7 @@ from shared.errors import SemcallError
 from shared.picture import CLOCK_RATE, I420, Picture, i420_from_frame, now_ticks
 
 CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
+_LATENESS = 0.1  # seconds that a source may run behind its own times before they are moved: a call must not lag
 _OPEN_TIMEOUT, _READ_TIMEOUT = 10.0, 5.0  # seconds; a camera that stays silent longer is gone
 
 
@@ -39,6 +40,7 @@ class DemoSource:
     def __init__(self, bound: Size = (1280, 720), fps: float | None = None) -> None:
         self._clip = AstronautClip(bound, fps or 30.0)
         self.size, self.fps = self._clip.size, self._clip.fps
+        self._clip.picture(0)  # makes photograph and noise now, not in the call's first picture
 
     def frames(self) -> Iterator[tuple[int, float, I420]]:
         """One picture every 1 / fps seconds."""
@@ -164,16 +166,18 @@ class CaptureThread(threading.Thread):
 
     def run(self) -> None:
         """Until `stop` is called or the source ends."""
-        start_ticks, start = now_ticks(), time.monotonic()
+        start_ticks, start = 0, 0.0
         try:
             for index, seconds, i420 in self._source.frames():
+                if not start_ticks:  # the clock starts with the first picture: opening a file takes time
+                    start_ticks, start = now_ticks() - round(seconds * CLOCK_RATE), time.monotonic() - seconds
                 if self._source.live:
                     ticks = now_ticks()
                 else:
                     delay = start + seconds - time.monotonic()
                     if delay > 0 and self._stop_asked.wait(delay):
                         break
-                    if delay < -1.0:  # a machine that cannot keep up, or slept: go on from now
+                    if delay < -_LATENESS:  # a machine that cannot keep up, or slept: go on from now
                         start -= delay
                         start_ticks = now_ticks() - round(seconds * CLOCK_RATE)
                     ticks = start_ticks + round(seconds * CLOCK_RATE)

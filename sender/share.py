@@ -190,7 +190,7 @@ def _whole(face: float, background: float, *, ordered: bool) -> tuple[float, flo
         (math.hypot(f - face, b - background), float(f), float(b))
         for f in range(math.floor(face) - 1, math.floor(face) + 3)
         for b in range(math.floor(background) - 1, math.floor(background) + 3)
-        if abs(f - b) != 1 and QP_MIN <= min(f, b) and max(f, b) <= QP_MAX and not (ordered and f > b)
+        if abs(f - b) != 1 and min(f, b) >= QP_MIN and max(f, b) <= QP_MAX and not (ordered and f > b)
     ]
     _, whole_face, whole_background = min(near)
     return whole_face, whole_background

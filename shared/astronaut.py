@@ -67,7 +67,7 @@ class AstronautClip:
     def _view(self, seconds: float) -> NDArray[np.float64]:
         """The affine map from picture to photograph: somebody who moves a little before a laptop."""
         width, height = self.size
-        zoom = max(width, height * 16 / 9) / 430 * (1 + 0.07 * math.sin(0.9 * seconds))
+        zoom = math.sqrt(width * height / (430 * 242)) * (1 + 0.07 * math.sin(0.9 * seconds))
         angle = math.radians(2.5 * math.sin(1.3 * seconds))
         centre = (
             _FACE[0] + 22 + 9 * math.sin(1.1 * seconds) + 1.5 * math.sin(5.1 * seconds),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,34 +13,40 @@ from shared.errors import SemcallError
 
 
 class WindowedRate:
-    """Sum per second of what was added in the last `span` seconds. Times are the caller's clock, in seconds."""
+    """Sum per second of what was added in the last `span` seconds. Times are the caller's clock, in seconds.
+
+    Thread-safe: status lines are read on another thread than the one that counts.
+    """
 
     def __init__(self, span: float = 2.0) -> None:
         self._span = span
         self._items: deque[tuple[float, float]] = deque()
         self._start: float | None = None
+        self._lock = threading.Lock()
 
     def add(self, when: float, amount: float = 1.0) -> None:
         """Count `amount` at time `when` (non-decreasing)."""
-        if self._start is None:
-            self._start = when
-        self._items.append((when, amount))
-        self._trim(when)
+        with self._lock:
+            if self._start is None:
+                self._start = when
+            self._items.append((when, amount))
+            self._trim(when)
 
     def per_second(self, now: float) -> float:
         """The rate over the window that ends `now`; 0.0 while nothing was added.
 
         A window younger than a second counts as a second: one keyframe is no bitrate yet.
         """
-        self._trim(now)
-        if self._start is None or not self._items:
+        total = self.total(now)
+        if self._start is None:
             return 0.0
-        return self.total(now) / max(min(self._span, now - self._start), 1.0)
+        return total / max(min(self._span, now - self._start), 1.0)
 
     def total(self, now: float) -> float:
         """The sum over the window that ends `now`."""
-        self._trim(now)
-        return sum(amount for _, amount in self._items)
+        with self._lock:
+            self._trim(now)
+            return sum(amount for _, amount in self._items)
 
     def _trim(self, now: float) -> None:
         while self._items and self._items[0][0] < now - self._span:

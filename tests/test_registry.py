@@ -97,7 +97,7 @@ def test_a_card_without_checksum_vouches_for_nothing(tmp_path: Path) -> None:
 def test_another_kind_or_contract_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SemcallError, match="of kind 'parser'; a restorer is needed"):
         find_model(str(write_model(tmp_path, "parser", kind="parser")))
-    with pytest.raises(SemcallError, match="version 2 of the restorer contract; .* needs version 1"):
+    with pytest.raises(SemcallError, match=r"version 2 of the restorer contract; .* needs version 1"):
         find_model(str(write_model(tmp_path, "later", contract=2)))
 
 

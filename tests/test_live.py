@@ -1,0 +1,252 @@
+"""The encode thread with the real encoder: nothing coded is lost, everything is told."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from sender.live import EncodeOptions, EncodeThread
+from sender.rate import KeyframeGate
+from shared.astronaut import AstronautClip
+from shared.errors import SemcallError
+from shared.grid import Mask, grid_shape
+from shared.h264 import is_keyframe
+from shared.mailbox import Latest
+from shared.picture import CLOCK_RATE, Picture
+from shared.stamp import read_stamp
+
+SIZE = 160, 96
+START = 1_700_000_000 * CLOCK_RATE
+
+
+class Masks:
+    """Stands for the face segmenter: a fixed rectangle of macroblocks, or nobody."""
+
+    def __init__(self, somebody: bool = True) -> None:
+        self.somebody = somebody
+
+    def mask(self, width: int, height: int) -> Mask:
+        mask = np.zeros(grid_shape(width, height), np.bool_)
+        if self.somebody:
+            mask[1:4, 3:6] = True
+        return mask
+
+
+class Bench:
+    """An encode thread fed by hand: `feed` returns once the picture was dealt with."""
+
+    def __init__(self, options: EncodeOptions | None = None, masks: Masks | None = None) -> None:
+        self.pictures: Latest[Picture] = Latest()
+        self.now = 0.0
+        self.gate = KeyframeGate(clock=lambda: self.now)
+        self.congested = False
+        self.units: list[tuple[bytes, int]] = []
+        self.clips: dict[tuple[int, int], AstronautClip] = {}
+        self._asked = threading.Semaphore(0)
+        self.thread = EncodeThread(
+            self.pictures,
+            masks or Masks(),  # type: ignore[arg-type]
+            self.gate,
+            lambda unit, ticks: self.units.append((unit, ticks)),
+            lambda: self.congested,
+            options or EncodeOptions(bitrate=80e3, share=0.3, mode="exact"),
+            SIZE,
+        )
+        get = self.pictures.get
+
+        def announced(timeout: float | None = None) -> Picture | None:
+            self._asked.release()  # the thread is back for more: the last picture is dealt with
+            return get(timeout)
+
+        self.pictures.get = announced  # type: ignore[method-assign]
+
+    def __enter__(self) -> Bench:
+        self.thread.start()
+        assert self._asked.acquire(timeout=20)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def feed(self, index: int, size: tuple[int, int] = SIZE) -> None:
+        clip = self.clips.setdefault(size, AstronautClip(size))
+        self.now = index / 30
+        self.pictures.put(Picture(clip.picture(index), START + index * 3000, index))
+        assert self._asked.acquire(timeout=20)
+
+    def close(self) -> None:
+        self.pictures.close()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+def test_every_coded_unit_is_delivered_and_decodes() -> None:
+    with Bench() as bench:
+        for index in range(20):
+            bench.feed(index)
+    assert bench.thread.error is None
+    assert [ticks for _, ticks in bench.units] == [START + 3000 * n for n in range(20)]
+    assert [is_keyframe(unit) for unit, _ in bench.units] == [True] + [False] * 19
+    codec = av.CodecContext.create("h264", "r")
+    codec.thread_count = 1
+    frames = [frame for unit, _ in bench.units for frame in codec.decode(av.Packet(unit))] + codec.decode(None)
+    assert len(frames) == 20
+    assert not any(frame.is_corrupt for frame in frames)
+
+
+def test_congestion_skips_before_coding_and_leaves_the_stream_whole() -> None:
+    with Bench() as bench:
+        for index in range(12):
+            bench.congested = 4 <= index < 9
+            bench.feed(index)
+    assert bench.thread.skipped == 5
+    assert bench.thread.dropped == 5
+    assert [(ticks - START) // 3000 for _, ticks in bench.units] == [0, 1, 2, 3, 9, 10, 11]
+    assert sum(is_keyframe(unit) for unit, _ in bench.units) == 1  # no IDR: nothing is missing
+    codec = av.CodecContext.create("h264", "r")
+    codec.thread_count = 1
+    frames = [frame for unit, _ in bench.units for frame in codec.decode(av.Packet(unit))] + codec.decode(None)
+    shown = frames[-1].to_ndarray().astype(float)[: SIZE[1]]
+    source = AstronautClip(SIZE).picture(11)[: SIZE[1]]
+    assert 10 * np.log10(255**2 / np.mean((shown - source) ** 2)) > 26
+
+
+def test_stamps_come_with_idrs_and_every_second() -> None:
+    with Bench() as bench:
+        for index in range(70):
+            if index == 50:
+                bench.gate.request()
+            bench.feed(index)
+    stamped = {n: stamp for n, (unit, _) in enumerate(bench.units) if (stamp := read_stamp(unit)) is not None}
+    assert list(stamped) == [0, 30, 50]
+    for index, stamp in stamped.items():
+        assert stamp.ticks == START + 3000 * index
+    assert stamped[50].face_share == pytest.approx(0.3, abs=0.06)
+    keys = [n for n, (unit, _) in enumerate(bench.units) if is_keyframe(unit)]
+    assert keys == [0, 50]
+
+
+def test_a_request_just_after_the_first_idr_waits_its_turn() -> None:
+    """Receivers ask as soon as they connect; the first IDR has answered already."""
+    with Bench() as bench:
+        for index in range(40):
+            if index == 2:
+                bench.gate.request()
+            bench.feed(index)
+    assert [n for n, (unit, _) in enumerate(bench.units) if is_keyframe(unit)] == [0, 30]
+
+
+def test_new_size_opens_a_new_encoder_with_an_idr() -> None:
+    with Bench() as bench:
+        for index in range(9):
+            bench.feed(index, (96, 160) if 3 <= index < 6 else SIZE)
+        bench.gate.request()  # inside the gap after the last of these IDRs
+        bench.feed(9)
+    assert [n for n, (unit, _) in enumerate(bench.units) if is_keyframe(unit)] == [0, 3, 6]
+    codec = av.CodecContext.create("h264", "r")
+    codec.thread_count = 1
+    frames = [frame for unit, _ in bench.units for frame in codec.decode(av.Packet(unit))] + codec.decode(None)
+    assert [(frame.width, frame.height) for frame in frames] == [SIZE] * 3 + [(96, 160)] * 3 + [SIZE] * 4
+
+
+def test_lines_say_what_was_coded(tmp_path: Path) -> None:
+    path = tmp_path / "stats.jsonl"
+    with Bench(EncodeOptions(bitrate=80e3, share=0.3, stats=path)) as bench:
+        for index in range(6):
+            bench.congested = index == 2
+            bench.feed(index)
+    lines: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["frame"] for line in lines] == [0, 1, 3, 4, 5]
+    for line, (unit, ticks) in zip(lines, bench.units, strict=True):
+        stamp_bits = 36 * 8 if read_stamp(unit) else 0
+        assert line["ticks"] == ticks
+        assert line["bits"] == len(unit) * 8 - stamp_bits
+        assert line["keyframe"] == is_keyframe(unit)
+        assert line["share"] == pytest.approx(line["face_bits"] / line["bits"], abs=1e-4)
+        assert 14 <= line["qp_face"] <= line["qp_background"] <= 51
+        assert set(line["ms"]) == {"plan", "x264", "parse"}
+        shape = grid_shape(line["width"], line["height"])
+        packed = np.frombuffer(base64.b64decode(line["mask"]), np.uint8)
+        mask = np.unpackbits(packed)[: shape[0] * shape[1]].reshape(shape).astype(bool)
+        assert np.array_equal(mask, Masks().mask(*SIZE))
+    assert [line["dropped"] for line in lines] == [0, 0, 1, 1, 1]
+
+
+def test_status_line_and_share() -> None:
+    with Bench() as bench:
+        assert bench.thread.line() == "starting"
+        assert bench.thread.face_share is None
+        for index in range(45):
+            bench.feed(index)
+    parts = bench.thread.line().split(" · ")
+    assert parts[0] == "160x96"
+    assert parts[1] in ("30 fps", "31 fps")
+    assert float(parts[2].removesuffix(" kb/s")) == pytest.approx(80, rel=0.5)
+    share = bench.thread.face_share
+    assert share is not None
+    assert parts[3] == f"face {share * 100:.0f}%"
+    last = bench.thread.last
+    assert last is not None
+    assert parts[4] == f"QP {last.qp_face:.0f}/{last.qp_background:.0f}"
+
+
+def test_nobody_in_view_is_said() -> None:
+    with Bench(masks=Masks(somebody=False)) as bench:
+        for index in range(3):
+            bench.feed(index)
+    assert bench.thread.face_share is None
+    assert "no face" in bench.thread.line()
+    stamp = read_stamp(bench.units[0][0])
+    assert stamp is not None
+    assert stamp.face_share is None
+
+
+def failing(_unit: bytes, _ticks: int) -> None:
+    raise RuntimeError("the loop is closed")
+
+
+@pytest.mark.parametrize("deliver", [failing])
+def test_a_failure_ends_the_thread_and_is_kept(deliver: Callable[[bytes, int], None], tmp_path: Path) -> None:
+    bench = Bench(EncodeOptions(bitrate=80e3, stats=tmp_path / "stats.jsonl"))
+    bench.thread._deliver = deliver
+    bench.thread.start()
+    bench.pictures.put(Picture(AstronautClip(SIZE).picture(0), START, 0))
+    bench.thread.join(20)
+    assert not bench.thread.is_alive()
+    assert isinstance(bench.thread.error, RuntimeError)
+    assert bench.pictures.closed
+    assert bench.thread._stats_file is not None
+    assert bench.thread._stats_file.closed
+
+
+def test_stats_file_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(SemcallError, match="--stats"):
+        Bench(EncodeOptions(stats=tmp_path / "absent" / "stats.jsonl"))
+
+
+def test_gate_serves_a_request_once_and_not_too_often() -> None:
+    now = [100.0]
+    gate = KeyframeGate(gap=1.0, clock=lambda: now[0])
+    assert not gate.due()
+    gate.request()
+    assert gate.due()
+    assert not gate.due()
+    gate.request()
+    gate.request()
+    now[0] = 100.9
+    assert not gate.due()  # inside the gap: kept, not lost
+    now[0] = 101.0
+    assert gate.due()
+    assert not gate.due()
+    gate.request()
+    gate.sent()  # an IDR left anyway
+    now[0] = 110.0
+    assert not gate.due()

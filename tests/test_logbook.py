@@ -1,0 +1,140 @@
+"""Figures, JSON lines and snapshots of what was shown."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from receiver.logbook import Logbook
+from receiver.picture import DecodedPicture
+from shared.errors import SemcallError
+from shared.picture import CLOCK_RATE
+from shared.stats import Stats, require_writable
+
+TICKS = 1_700_000_000 * CLOCK_RATE + 12_345
+
+
+def picture(shown: float, **facts: object) -> DecodedPicture:
+    i420 = np.full((54, 64), 90, np.uint8)
+    values = {"captured": shown - 0.050, "arrived": shown - 0.040, "decoded": shown - 0.030, "shown": shown} | facts
+    return DecodedPicture(i420, np.full((3, 4), 31, np.uint8), 0, False, **values)  # type: ignore[arg-type]
+
+
+def test_figures_of_the_last_seconds() -> None:
+    logbook = Logbook()
+    base = Stats(state="live", restorer="small on CPU", lost=3, dropped=4)
+    empty = logbook.stats(base)
+    assert (empty.fps, empty.kbps, empty.restored_percent) == (0, 0, 0)
+    assert empty.latency_ms is None
+    assert empty.restore_ms is None
+    logbook.face_share = lambda: 0.21
+    now = time.time()
+    for index in range(30):
+        restored = index % 3 == 0
+        logbook.received(1000)
+        logbook.shown(
+            picture(
+                now - 1 + index / 30,
+                restored=np.full((54, 64), 91, np.uint8) if restored else None,
+                restore_ms=8.0 if restored else 0.0,
+            )
+        )
+    stats = logbook.stats(base)
+    assert (stats.width, stats.height) == (64, 36)
+    assert 0 < stats.fps <= 30
+    assert 0 < stats.kbps <= 240
+    assert stats.face_share == 0.21
+    assert stats.restore_ms == 8.0
+    assert stats.restored_percent == pytest.approx(100 / 3)
+    assert stats.latency_ms == pytest.approx(50, abs=0.01)
+    assert (stats.state, stats.restorer, stats.lost, stats.dropped) == ("live", "small on CPU", 3, 4)
+
+
+def test_latencies_that_only_disagreeing_clocks_explain_are_left_out() -> None:
+    logbook = Logbook()
+    now = time.time()
+    logbook.shown(picture(now, captured=0.0))  # not known
+    logbook.shown(picture(now, captured=now + 5))
+    logbook.shown(picture(now, captured=now - 3600))
+    assert logbook.stats(Stats()).latency_ms is None
+
+
+def test_old_pictures_count_no_more() -> None:
+    logbook = Logbook()
+    logbook.shown(picture(time.time() - 10, restored=np.zeros((54, 64), np.uint8), restore_ms=5.0))
+    stats = logbook.stats(Stats())
+    assert stats.fps == 0
+    assert stats.restore_ms is None
+    assert stats.restored_percent == 0
+
+
+def test_a_json_line_for_every_picture_in_the_senders_ticks(tmp_path: Path) -> None:
+    path = tmp_path / "shown.jsonl"
+    logbook = Logbook(path)
+    for index in range(3):
+        logbook.shown(picture(1.7e9 + 1, captured=(TICKS + index) / CLOCK_RATE, restored=None))
+    logbook.shown(picture(1.7e9 + 2, captured=0.0, restored=np.zeros((54, 64), np.uint8), restore_ms=7.654321))
+    logbook.close()
+    logbook.close()  # again: harmless
+    logbook.shown(picture(1.7e9 + 3))  # after the end: figures only
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["ticks"] for line in lines] == [TICKS, TICKS + 1, TICKS + 2, 0]
+    assert [line["restored"] for line in lines] == [False, False, False, True]
+    assert lines[3]["restore_ms"] == 7.65
+    assert set(lines[0]) == {
+        "ticks", "captured", "arrived", "decoded", "shown", "restored", "restore_ms", "keyframe", "damaged"
+    }  # fmt: skip
+
+
+def test_snapshots_of_stamped_restored_pictures(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "snapshots"
+    logbook = Logbook(snapshots=folder)
+    restored = np.full((54, 64), 91, np.uint8)
+    captured = TICKS / CLOCK_RATE
+    logbook.shown(picture(1.7e9, captured=captured, stamped=True))  # bypassed
+    logbook.shown(picture(1.7e9, captured=captured + 1, restored=restored))  # not stamped
+    logbook.shown(picture(1.7e9, captured=captured + 2, stamped=True, restored=restored))
+    (file,) = folder.iterdir()
+    assert file.name == f"{TICKS + 2 * CLOCK_RATE}.npz"
+    with np.load(file) as saved:
+        assert np.all(saved["decoded"] == 90)
+        assert np.array_equal(saved["restored"], restored)
+        assert np.all(saved["qp"] == 31)
+        assert saved["qp"].shape == (3, 4)
+
+
+def test_what_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SemcallError, match=r"Cannot write .*missing.*choose another"):
+        Logbook(tmp_path / "missing" / "shown.jsonl")
+    with pytest.raises(SemcallError, match=r"Cannot write .*directory"):
+        Logbook(tmp_path)
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SemcallError, match=r"Cannot make .*choose another directory"):
+            Logbook(tmp_path / "shown.jsonl", snapshots=place)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_file_without_lines_is_not_left_behind(tmp_path: Path) -> None:
+    path, old = tmp_path / "shown.jsonl", tmp_path / "old.jsonl"
+    old.write_text("")
+    for each in (path, old):
+        Logbook(each).close()
+    assert not path.exists()
+    assert old.exists()  # was there before
+
+
+def test_asking_whether_a_file_can_be_written_changes_nothing(tmp_path: Path) -> None:
+    require_writable(None)
+    require_writable(tmp_path / "new.jsonl")
+    assert list(tmp_path.iterdir()) == []
+    old = tmp_path / "old.jsonl"
+    old.write_text("kept")
+    require_writable(old)
+    assert old.read_text() == "kept"
+    with pytest.raises(SemcallError, match="Cannot write"):
+        require_writable(tmp_path / "missing" / "new.jsonl")
