@@ -20,11 +20,13 @@ QP_MIN, QP_MAX = 14, 51  # below 14 a call's camera noise is coded, not its pict
 SLOPE_FACE, SLOPE_BACKGROUND = 0.15, 0.18  # d ln(bits) / d QP, measured over talking heads at 200-1000 kb/s
 KEYFRAME_SLOPE = 0.12  # intra pictures fall more slowly with QP
 KEYFRAME_SECONDS = 0.3  # an IDR may take this much of a second's bits
-DEBT_PICTURES = 15  # pictures over which a missed budget is made good
+DEBT_PICTURES = 3  # pictures over which a missed budget is made good; nothing is forgotten, so no bias remains
 FACE_DEBT_PICTURES = 10  # the same for the face's part
 FACE_MEMORY = 30  # pictures over which the share is held
-DOWN_FACE, DOWN_BACKGROUND, UP = 4.0, 1.2, 10.0  # QP steps per picture: rise at once, sharpen gently
-LEARNING = 0.5  # weight of the newest picture in c
+DOWN_FACE, DOWN_BACKGROUND, UP = 2.0, 1.2, 10.0  # QP steps per picture: coarsen at once, sharpen gently
+# Weight of the newest picture in c. Sources repeat pictures, which then cost nothing: unlearn slowly, or the next
+# real one costs a multiple of its budget.
+LEARNING_UP, LEARNING_DOWN = 0.5, 0.25
 MIN_BITS = 60.0  # a region of skipped macroblocks still has a logarithm
 
 
@@ -123,10 +125,14 @@ class ShareController:
                 region.keyframe_level = _log(bits) + KEYFRAME_SLOPE * region.planned - region.log_area
                 continue
             seen = _log(bits) + region.slope * region.planned - region.load
-            region.level = seen if region.level is None else region.level + LEARNING * (seen - region.level)
+            if region.level is None:
+                region.level = seen
+            else:
+                weight = LEARNING_UP if seen > region.level else LEARNING_DOWN
+                region.level += weight * (seen - region.level)
         if self._area > 0 and not self._keyframe:
             self._history.append((face_bits, total_bits))
-        debt = self._debt * 0.985 + self.bitrate * self._elapsed - total_bits
+        debt = self._debt + self.bitrate * self._elapsed - total_bits
         self._debt = min(max(debt, -0.8 * self.bitrate), 0.5 * self.bitrate)
 
     def _observe(self, area: float, motion: tuple[float, float]) -> None:
