@@ -154,7 +154,9 @@ def evening(start: Callable[..., Process], tmp_path_factory: pytest.TempPathFact
     url = listening(answering)
     calling = []
     for index, length in enumerate((("--seconds", 3), ())):
-        calling.append(start("send", *SMALL, "--to", url, "--stats", folder / f"coded{index}.jsonl", *length))
+        calling.append(
+            start("send", *SMALL, "--to", url, "--sal", 40, "--stats", folder / f"coded{index}.jsonl", *length)
+        )
         calling[-1].wait_for("Connected to")
         if length:
             calling[-1].ends_cleanly()
@@ -198,7 +200,8 @@ def test_the_lines_of_both_ends_join(evening: Evening) -> None:
 
 def test_the_face_gets_bits(evening: Evening) -> None:
     last = evening.coded[0][-15:]
-    assert all(0.05 < line["share"] < 1 for line in last)
+    assert all(0.1 < line["share"] < 1 for line in last)
+    assert all(line["qp_face"] < line["qp_background"] for line in last)
     assert all(line["face_bits"] == pytest.approx(line["share"] * line["bits"], rel=0.01) for line in last)
 
 
@@ -214,7 +217,7 @@ def test_frames_are_restored_at_the_end(evening: Evening) -> None:
         change = np.abs(saved["restored"].astype(int) - saved["decoded"])
         assert 0 < change.mean() < 20
         assert saved["qp"].shape == (23, 40)
-        assert len(np.unique(saved["qp"])) > 1, "face and background differ"
+        assert 10 <= saved["qp"].min() <= saved["qp"].max() <= 51
     ticks = {line["ticks"] for coded in evening.coded for line in coded}
     assert {int(path.stem) for path in evening.snapshots} <= ticks
 
@@ -272,16 +275,15 @@ def test_a_window_shows_the_call_and_ctrl_c_ends_both(start: Callable[..., Proce
         assert sum(1 for _ in container.decode(video=0)) > 5
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_waiting_sender_and_a_waiting_receiver_end_at_once(start: Callable[..., Process], number: int) -> None:
+def test_a_waiting_sender_and_a_waiting_receiver_end_at_once(start: Callable[..., Process]) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))  # nobody listens, and nobody else will
         calling = start("send", *SMALL, "--to", f"http://127.0.0.1:{sock.getsockname()[1]}/whip")
         answering = start("receive", "--headless", "--port", 0, "--restore", "off")
         calling.wait_for("Waiting for a receiver")
-        assert calling.interrupt(number) < CTRL_C
+        assert calling.interrupt() < CTRL_C
     listening(answering)
-    assert answering.interrupt(number) < CTRL_C
+    assert answering.interrupt(signal.SIGTERM) < CTRL_C
 
 
 def test_ctrl_c_while_connecting(start: Callable[..., Process]) -> None:
@@ -322,13 +324,16 @@ def test_a_killed_sender_is_given_up_and_the_next_can_call(
         stack.callback(lambda: loop.call(answering.stop()))
         answering.restore.start()
         stack.callback(answering.restore.close)
-        for _ in range(2):
+        for gone in (True, False):
             calling = start("send", *SMALL, "--to", answering.server.url)
             until(lambda: answering.stats().state == "live" and answering.stats().fps > 5, "pictures")
             until(lambda: 0.05 < (answering.stats().face_share or 0) < 1, "the sender's word on the face")
             assert answering.server.busy
-            calling.popen.kill()
-            until(lambda: not answering.server.busy, "the watchdog")
+            if gone:
+                calling.popen.kill()
+            else:
+                calling.interrupt(signal.SIGTERM)
+            until(lambda: not answering.server.busy, "the end of the call")
             assert answering.stats().state.startswith("Call ended. Waiting for a caller at http")
             assert not answering.over.is_set()
 
@@ -341,7 +346,7 @@ def test_a_killed_receiver_is_noticed(start: Callable[..., Process], monkeypatch
 
     def status(line: str) -> None:
         told.append(line)
-        if len(told) == 7:  # after more than 3 s reports have come
+        if len(told) == 6:  # after 2.5 s reports have come
             answering.popen.kill()
 
     options = SendOptions(to=listening(answering), source="demo", size=(640, 360), seconds=PATIENCE)
