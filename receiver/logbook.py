@@ -41,6 +41,8 @@ class Logbook:
         self._shown, self._restored, self._bytes = WindowedRate(), WindowedRate(), WindowedRate()
         self._latency, self._restore_ms = WindowedValues(), WindowedValues()
         self._size = 0, 0
+        self.error: OSError | None = None
+        """Why nothing more is logged, e.g. a full disk."""
         self.face_share: Callable[[], float | None] = lambda: None
 
     def received(self, size: int) -> None:
@@ -59,11 +61,24 @@ class Logbook:
             latency = picture.shown - picture.captured
             if picture.captured and 0 <= latency < _PLAUSIBLE_LATENCY:
                 self._latency.add(latency * 1e3)
-            if self._lines is not None:
-                self._lines.write(json.dumps(_record(picture)) + "\n")
+            try:
+                self._write(picture)
+            except OSError as error:  # a full disk ends the logging, not the call
+                self.error, self._snapshots = error, None
+                self._drop_lines()
+
+    def _write(self, picture: DecodedPicture) -> None:
+        if self._lines is not None:
+            self._lines.write(json.dumps(_record(picture)) + "\n")
         if self._snapshots is not None and picture.stamped and picture.restored is not None:
             name = self._snapshots / f"{_ticks(picture)}.npz"
             np.savez(name, decoded=picture.i420, restored=picture.restored, qp=picture.qp)
+
+    def _drop_lines(self) -> None:
+        lines, self._lines = self._lines, None
+        if lines is not None:
+            with contextlib.suppress(OSError):
+                lines.close()
 
     def stats(self, base: Stats) -> Stats:
         """`base` with the figures of the last two seconds filled in."""
@@ -87,8 +102,7 @@ class Logbook:
         with self._lock:
             if self._lines is None or self._path is None:
                 return
-            self._lines.close()
-            self._lines = None
+            self._drop_lines()
             with contextlib.suppress(OSError):
                 if self._created and self._path.stat().st_size == 0:
                     self._path.unlink()

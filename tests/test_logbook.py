@@ -138,3 +138,14 @@ def test_asking_whether_a_file_can_be_written_changes_nothing(tmp_path: Path) ->
     assert old.read_text() == "kept"
     with pytest.raises(SemcallError, match="Cannot write"):
         require_writable(tmp_path / "missing" / "new.jsonl")
+
+
+def test_a_full_disk_ends_the_logging_and_not_the_call(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    logbook = Logbook(lines=Path("/dev/full"))
+    for index in range(400):  # more than the file's buffer
+        logbook.shown(picture(time.time() + index * 1e-6))
+    assert logbook.error is not None
+    assert logbook.stats(Stats(state="live")).fps > 0
+    logbook.close()
