@@ -1,6 +1,6 @@
 """Run every benchmark."""
 
-from benchmarks import restorer, stages
+from benchmarks import encoder, restorer, stages
 
-for module in (stages, restorer):
+for module in (stages, restorer, encoder):
     module.main()

@@ -13,7 +13,6 @@ import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any
 
 import av
@@ -23,6 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from models.evaluation.plain import open_plain
 from models.registry import find_model
 from receiver.decoder import Decoder
 from receiver.jitter import AccessUnit
@@ -40,7 +40,7 @@ def main() -> None:
     warm_up()
     clip, detector = AstronautClip(), LbpFaceDetector()
     semantic = SemanticEncoder(1280, 720, BITRATE, 0.35, mode="exact")
-    plain, decoder = _plain(), Decoder()
+    plain, decoder = open_plain(1280, 720, FPS, BITRATE), Decoder()
     restorer = Restorer(find_model("small").path, "small")
     restorer.warm_up(1280, 720)
     times: dict[str, list[float]] = defaultdict(list)
@@ -76,17 +76,6 @@ def main() -> None:
         median, p95 = float(np.median(kept)), float(np.percentile(kept, 95))
         table.add_row(name, f"{median:.2f}", f"{p95:.2f}", f"{median / reference:.2f}")
     Console().print(table)
-
-
-def _plain() -> av.VideoCodecContext:
-    codec = av.CodecContext.create("libx264", "w")
-    codec.width, codec.height, codec.pix_fmt = 1280, 720, "yuv420p"
-    codec.framerate, codec.time_base = Fraction(FPS), Fraction(1, FPS)
-    codec.bit_rate, codec.gop_size, codec.thread_count = BITRATE, 1 << 20, 1
-    rate = {"maxrate": str(BITRATE), "bufsize": str(BITRATE // 2)}
-    codec.options = {"preset": "veryfast", "tune": "zerolatency", "sc_threshold": "0", **rate}
-    codec.profile = "Baseline"
-    return codec
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def _encode(pictures: Iterable[I420], fps: float, bitrate: float, preset: str) -
     for i420 in pictures:
         frame = av.VideoFrame.from_ndarray(i420, format="yuv420p")
         if codec is None:
-            codec = _open(frame.width, frame.height, fps, bitrate, preset)
+            codec = open_plain(frame.width, frame.height, fps, bitrate, preset)
         frame.pts, frame.time_base = count, codec.time_base
         count += 1
         packets += [bytes(packet) for packet in codec.encode(frame)]
@@ -53,7 +53,8 @@ def _encode(pictures: Iterable[I420], fps: float, bitrate: float, preset: str) -
     return packets, count
 
 
-def _open(width: int, height: int, fps: float, bitrate: float, preset: str) -> av.VideoCodecContext:
+def open_plain(width: int, height: int, fps: float, bitrate: float, preset: str = "veryfast") -> av.VideoCodecContext:
+    """Plain x264 with the call's preset, profile and latency settings and its own constant bitrate, bit/s."""
     codec = av.CodecContext.create("libx264", "w")
     rate = Fraction(fps).limit_denominator(1001)
     codec.width, codec.height, codec.pix_fmt = width, height, "yuv420p"
