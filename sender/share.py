@@ -4,13 +4,12 @@ x264 runs as a constant quantiser; this module gives it the quantiser of the fac
 picture and hears how many bits each took ("allot a predetermined percentage P of a given bitrate to an input mask",
 Galteri et al. 2020, section 3.1, which estimates the sizes that are measured here).
 
-The law, per region: ln bits = c + ln area + 0.5 ln(motion + 0.5) - k QP, with c learnt from every P picture.
+The law, per region: ln bits = c + ln area + 0.5 ln(motion + 0.1) - k QP, with c learnt from every P picture.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,11 +21,12 @@ KEYFRAME_SLOPE = 0.12  # intra pictures fall more slowly with QP
 KEYFRAME_SECONDS = 0.3  # an IDR may take this much of a second's bits
 DEBT_PICTURES = 3  # pictures over which a missed budget is made good; nothing is forgotten, so no bias remains
 FACE_DEBT_PICTURES = 10  # the same for the face's part
-FACE_MEMORY = 30  # pictures over which the share is held
+FACE_DEBT_SECONDS = 1.0  # of the face's rate: what a saturated quantiser leaves undone is not owed for ever
 DOWN_FACE, DOWN_BACKGROUND, UP = 2.0, 1.2, 10.0  # QP steps per picture: coarsen at once, sharpen gently
 # Weight of the newest picture in c. Sources repeat pictures, which then cost nothing: unlearn slowly, or the next
 # real one costs a multiple of its budget.
 LEARNING_UP, LEARNING_DOWN = 0.5, 0.25
+MOTION_POWER, MOTION_FLOOR = 0.5, 0.1  # bits grow with the root of what moves; a still picture still has noise
 MIN_BITS = 60.0  # a region of skipped macroblocks still has a logarithm
 
 
@@ -38,7 +38,7 @@ class _Region:
     planned: float = 0.0  # of the picture being coded
     level: float | None = None  # c of the law
     keyframe_level: float | None = None
-    load: float = 0.0  # ln area + 0.5 ln(motion + 0.5) of the picture being planned
+    load: float = 0.0  # ln area + 0.5 ln(motion + 0.1) of the picture being planned
     log_area: float = 0.0
 
     def bits_at(self, qp: float) -> float:
@@ -67,8 +67,8 @@ class ShareController:
     _elapsed: float = field(init=False, default=1 / 30)
     _keyframe: bool = field(init=False, default=False)
     _area: float = field(init=False, default=0.0)
-    _history: deque[tuple[float, float]] = field(init=False, default_factory=lambda: deque(maxlen=FACE_MEMORY))
-    _history_share: float = field(init=False, default=-1.0)
+    _face_debt: float = field(init=False, default=0.0)
+    _debt_share: float = field(init=False, default=-1.0)
 
     def __post_init__(self) -> None:
         # 35 fits a talking head at 400 kb/s, 720p; four steps for every doubling of the bits per sample.
@@ -131,14 +131,16 @@ class ShareController:
                 weight = LEARNING_UP if seen > region.level else LEARNING_DOWN
                 region.level += weight * (seen - region.level)
         if self._area > 0 and not self._keyframe:
-            self._history.append((face_bits, total_bits))
+            limit = FACE_DEBT_SECONDS * self.share * self.bitrate
+            owed = self._face_debt + self.share * total_bits - face_bits
+            self._face_debt = min(max(owed, -limit), limit)
         debt = self._debt + self.bitrate * self._elapsed - total_bits
         self._debt = min(max(debt, -0.8 * self.bitrate), 0.5 * self.bitrate)
 
     def _observe(self, area: float, motion: tuple[float, float]) -> None:
         for region, part, moved in zip((self._face, self._background), (area, 1 - area), motion, strict=True):
             region.log_area = math.log(max(part, 1e-4))
-            region.load = region.log_area + 0.5 * math.log(moved + 0.5)
+            region.load = region.log_area + MOTION_POWER * math.log(moved + MOTION_FLOOR)
 
     def _plan_keyframe(self) -> None:
         """An IDR within its own budget, at most one step finer than the P pictures around it."""
@@ -155,13 +157,11 @@ class ShareController:
             face.planned = background.planned
 
     def _face_budget(self, share: float) -> float:
-        if share != self._history_share:  # pictures coded for another share owe nothing
-            self._history.clear()
-            self._history_share = share
-        debt = sum(share * total - face for face, total in self._history)
+        if share != self._debt_share:  # pictures coded for another share owe nothing
+            self._face_debt, self._debt_share = 0.0, share
         even = share * self._budget
         ceiling = min(2.5 * even, (0.5 + 0.5 * share) * self._budget)
-        return min(max(even + debt / FACE_DEBT_PICTURES, 0.35 * even), ceiling)
+        return min(max(even + self._face_debt / FACE_DEBT_PICTURES, 0.35 * even), ceiling)
 
     def _quantiser(self, region: _Region, target: float) -> float:
         if region.level is None:
