@@ -1,4 +1,4 @@
-"""The command line: `semcall receive`, `semcall send`, `semcall demo`, `semcall train`.
+"""The command line: `semcall receive`, `send`, `encode`, `inspect`, `demo` and `train`.
 
 One thin file: each command imports its part only when it is asked for.
 """
@@ -62,6 +62,25 @@ def _preset(name: str) -> str:
     if name not in _PRESETS:
         raise SemcallError(f"--preset {name} is none of x264's: choose one of {', '.join(_PRESETS)}.")
     return name
+
+
+def _interval(seconds: float | None) -> float | None:
+    if seconds is not None and not 1 <= seconds <= 3600:
+        raise SemcallError(
+            f"--keyframe-interval {seconds:g} is not between 1 and 3600 seconds: write for example 10."
+        )
+    return seconds
+
+
+def _range(text: str | None) -> tuple[int, int | None]:
+    """`A-B`, `A-` or `A`: first and last frame; None: to the end."""
+    if text is None:
+        return 0, None
+    match = re.fullmatch(r"(\d{1,9})(-?)(\d{0,9})", text.strip())
+    if not match or (match[3] and not match[2]) or (match[3] and int(match[3]) < int(match[1])):
+        raise SemcallError(f"--frames {text} is no range of frame numbers: write for example 0-99, 100- or 42.")
+    first = int(match[1])
+    return first, int(match[3]) if match[3] else None if match[2] else first
 
 
 def _ice(servers: list[str] | None) -> tuple[str, ...]:
@@ -168,6 +187,75 @@ def send(
     )
     with _StatusLine() as status:
         run(options, _say, status.show)
+
+
+@app.command()
+def encode(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Any video file.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.mp4", help="The result; IN's sound is kept.")],
+    bitrate: Annotated[str, typer.Option(help="Bits per second of video: 400k, 1.2M.")] = "400k",
+    sal: Annotated[float, typer.Option(help="Percent of the bits for the face; 0 is plain coding.")] = 15,
+    sal_mode: Annotated[
+        Literal["floor", "exact"],
+        typer.Option(help="floor: at least --sal, never worse than the rest; exact: just it."),
+    ] = "floor",
+    size: Size = "1280x720",
+    fps: Annotated[float | None, typer.Option(help="Leave out pictures beyond this rate; default: none.")] = None,
+    preset: Annotated[str, typer.Option(help="x264 preset.")] = "veryfast",
+    keyframe_interval: Annotated[
+        float | None,
+        typer.Option(help="Seconds between keyframes; default: only the first picture, so players seek poorly."),
+    ] = None,
+    stats: Annotated[Path | None, typer.Option(help="A JSON line per coded picture.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT and the statistics.")] = False,
+) -> None:
+    """Encode a file as a call would send it.
+
+    Example: [bold]semcall encode talk.mov talk.mp4 --bitrate 400k --sal 15 --sal-mode exact[/]
+    """
+    from sender.live import EncodeOptions
+    from sender.offline import OfflineOptions
+    from sender.offline import encode as run
+
+    options = OfflineOptions(
+        source=source,
+        out=out,
+        encode=EncodeOptions(
+            bitrate=_bitrate(bitrate), share=_share(sal), mode=sal_mode, preset=_preset(preset), stats=stats
+        ),
+        size=_size(size),
+        fps=_fps(fps),
+        keyframe_interval=_interval(keyframe_interval),
+        force=force,
+    )
+    run(options, console)
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="H.264 coded with CAVLC: MP4, MKV, raw, ...")],
+    json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
+    png: Annotated[
+        Path | None, typer.Option(help="Folder for heat maps of bits and QP; 8 frames, or those of --frames.")
+    ] = None,
+    frames: Annotated[
+        str | None, typer.Option(metavar="A-B", help="Only these frames, in decoding order from 0.")
+    ] = None,
+) -> None:
+    """Show what the macroblocks of an H.264 file cost: bits, types, quantisers.
+
+    Example: [bold]semcall inspect talk.mp4 --png maps[/]
+    """
+    from sender.inspect import draw_maps, inspect_file, print_report
+
+    report = inspect_file(file, _range(frames))
+    maps = [] if png is None else draw_maps(file, png, report, every=frames is not None)
+    if json:
+        print(report.as_json())
+        return
+    print_report(report, console)
+    if png is not None:
+        _say(f"{len(maps)} heat maps are in {png}.")
 
 
 @app.command()

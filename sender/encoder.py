@@ -76,6 +76,7 @@ class SemanticEncoder:
         self.size = width, height
         self.controller = ShareController(bitrate, share, mode, width * height)
         self._codec = _open_x264(width, height, fps, preset)
+        self._trial_codec = _open_x264(width, height, fps, preset)
         self._frame = RegionFrame(width, height)
         self._parser = MacroblockParser()
         self._count = 0
@@ -98,9 +99,11 @@ class SemanticEncoder:
         self._last_ticks = picture.ticks
         area = float(mask.mean())
         qp_face, qp_background = self.controller.plan(area, self._motion(picture, mask), keyframe, elapsed)
-        self._frame.set_offsets(row_runs(mask), qp_face - _BASE_QP, qp_background - _BASE_QP)
-        frame = self._frame.load(picture.i420, self._count)
-        frame.pict_type = PictureType.I if keyframe else PictureType.NONE
+        frame = self._load(picture, mask, qp_face, qp_background, keyframe)
+        if keyframe:  # its size depends on a picture of which nothing is known yet: try it out, then fit the budget
+            trial = b"".join(bytes(packet) for packet in self._trial_codec.encode(frame))
+            qp_face, qp_background = self.controller.replan_keyframe(self._measure(trial, mask), len(trial) * 8)
+            frame = self._load(picture, mask, qp_face, qp_background, keyframe)
         self._count += 1
         planned = time.perf_counter()
         access_unit = b"".join(bytes(packet) for packet in self._codec.encode(frame))
@@ -112,6 +115,14 @@ class SemanticEncoder:
         times = {"plan": planned - start, "x264": coded - planned, "parse": parsed - coded}
         milliseconds = {name: seconds * 1e3 for name, seconds in times.items()}
         return access_unit, EncodeStats(bits, face_bits, qp_face, qp_background, keyframe, milliseconds)
+
+    def _load(
+        self, picture: Picture, mask: Mask, qp_face: float, qp_background: float, keyframe: bool
+    ) -> av.VideoFrame:
+        self._frame.set_offsets(row_runs(mask), qp_face - _BASE_QP, qp_background - _BASE_QP)
+        frame = self._frame.load(picture.i420, self._count)
+        frame.pict_type = PictureType.I if keyframe else PictureType.NONE
+        return frame
 
     def _measure(self, access_unit: bytes, mask: Mask) -> float:
         return float(self._parser.parse(access_unit).bits[mask].sum())

@@ -128,10 +128,15 @@ class EncodeThread(threading.Thread):
             access_unit = write_stamp(Stamp(picture.ticks, self.face_share)) + access_unit
         self._deliver(access_unit, picture.ticks)
         if self._stats_file is not None:
-            self._stats_file.write(json.dumps(_record(picture, mask, stats, self.dropped)) + "\n")
+            self._stats_file.write(json.dumps(record(picture, mask, stats, self.dropped)) + "\n")
 
 
-def _record(picture: Picture, mask: Mask, stats: EncodeStats, dropped: int) -> dict[str, object]:
+def record(picture: Picture, mask: Mask, stats: EncodeStats, dropped: int = 0) -> dict[str, object]:
+    """A coded picture as one line of `--stats`, ready for JSON; live call and offline encoder write the same.
+
+    `ticks`: the picture's time, 90 kHz; `frame`: its index in the source; `dropped`: pictures left out so far;
+    `ms`: milliseconds per stage; `mask`: base64 of the mask's bits in raster order (numpy.packbits).
+    """
     return {
         "ticks": picture.ticks,
         "frame": picture.index,

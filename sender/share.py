@@ -18,7 +18,7 @@ ShareMode = Literal["floor", "exact"]
 QP_MIN, QP_MAX = 14, 51  # below 14 a call's camera noise is coded, not its picture
 SLOPE_FACE, SLOPE_BACKGROUND = 0.15, 0.18  # d ln(bits) / d QP, measured over talking heads at 200-1000 kb/s
 KEYFRAME_SLOPE = 0.12  # intra pictures fall more slowly with QP
-KEYFRAME_SECONDS = 0.3  # an IDR may take this much of a second's bits
+KEYFRAME_SECONDS = 0.21  # an IDR may take this much of a second's bits: a quarter, less what the trial misses
 DEBT_PICTURES = 3  # pictures over which a missed budget is made good; nothing is forgotten, so no bias remains
 FACE_DEBT_PICTURES = 10  # the same for the face's part
 FACE_DEBT_SECONDS = 1.0  # of the face's rate: what a saturated quantiser leaves undone is not owed for ever
@@ -94,6 +94,18 @@ class ShareController:
         else:
             self._plan_inter()
             self._face.qp, self._background.qp = self._face.planned, self._background.planned
+        return self._rounded()
+
+    def replan_keyframe(self, face_bits: float, total_bits: float) -> tuple[float, float]:
+        """Quantisers of the keyframe just planned, now that a trial with the first plan took these bits."""
+        self._learn_keyframe(face_bits, total_bits)
+        self._plan_keyframe()
+        planned = self._rounded()
+        if self._background.level is None:  # the call's first picture: go on from here
+            self._face.qp, self._background.qp = planned
+        return planned
+
+    def _rounded(self) -> tuple[float, float]:
         self._face.planned, self._background.planned = _whole(
             self._face.planned, self._background.planned, ordered=self.mode == "floor"
         )
@@ -117,25 +129,33 @@ class ShareController:
 
     def feedback(self, face_bits: float, total_bits: float) -> None:
         """What the planned picture took: bits of the macroblocks in the mask, and of the whole access unit."""
-        regions = [(self._background, total_bits - face_bits)]
-        if self._area > 0:
-            regions.append((self._face, face_bits))
-        for region, bits in regions:
-            if self._keyframe:
-                region.keyframe_level = _log(bits) + KEYFRAME_SLOPE * region.planned - region.log_area
-                continue
+        if self._keyframe:
+            self._learn_keyframe(face_bits, total_bits)
+        else:
+            self._learn_inter(face_bits, total_bits)
+        debt = self._debt + self.bitrate * self._elapsed - total_bits
+        self._debt = min(max(debt, -0.8 * self.bitrate), 0.5 * self.bitrate)
+
+    def _learn_inter(self, face_bits: float, total_bits: float) -> None:
+        for region, bits in self._parts(face_bits, total_bits):
             seen = _log(bits) + region.slope * region.planned - region.load
             if region.level is None:
                 region.level = seen
             else:
                 weight = LEARNING_UP if seen > region.level else LEARNING_DOWN
                 region.level += weight * (seen - region.level)
-        if self._area > 0 and not self._keyframe:
+        if self._area > 0:
             limit = FACE_DEBT_SECONDS * self.share * self.bitrate
             owed = self._face_debt + self.share * total_bits - face_bits
             self._face_debt = min(max(owed, -limit), limit)
-        debt = self._debt + self.bitrate * self._elapsed - total_bits
-        self._debt = min(max(debt, -0.8 * self.bitrate), 0.5 * self.bitrate)
+
+    def _parts(self, face_bits: float, total_bits: float) -> list[tuple[_Region, float]]:
+        parts = [(self._background, total_bits - face_bits)]
+        return [*parts, (self._face, face_bits)] if self._area > 0 else parts
+
+    def _learn_keyframe(self, face_bits: float, total_bits: float) -> None:
+        for region, bits in self._parts(face_bits, total_bits):
+            region.keyframe_level = _log(bits) + KEYFRAME_SLOPE * region.planned - region.log_area
 
     def _observe(self, area: float, motion: tuple[float, float]) -> None:
         for region, part, moved in zip((self._face, self._background), (area, 1 - area), motion, strict=True):
@@ -152,7 +172,7 @@ class ShareController:
             if region.keyframe_level is None or target <= 0:
                 continue
             fitting = (region.keyframe_level + region.log_area - math.log(target)) / KEYFRAME_SLOPE
-            region.planned = min(max(fitting, region.qp - 1, QP_MIN), region.qp + UP, QP_MAX)
+            region.planned = min(max(fitting, region.qp - 1, QP_MIN), QP_MAX)
         if share <= 0 or (self.mode == "floor" and face.planned > background.planned):
             face.planned = background.planned
 

@@ -76,7 +76,7 @@ class Clip:
 
     def _open(self) -> av.container.InputContainer:
         try:
-            container = av.open(str(self.path))
+            container = av.open(str(self.path), metadata_errors="replace")
         except (av.FFmpegError, OSError) as error:
             raise SemcallError(f"Cannot read {self.path} as video: {_reason(error)}.") from None
         if not container.streams.video:

@@ -332,7 +332,7 @@ def test_not_permitted(tmp_path: Path) -> None:
 def test_refusal_of_the_system_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for whoever runs the tests as root."""
 
-    def refuse(path: str) -> None:
+    def refuse(path: str, **_: object) -> None:
         raise av.error.PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(av, "open", refuse)

@@ -83,6 +83,7 @@ def test_every_macroblock_has_its_regions_quantiser(preset: str, monkeypatch: py
     reference, parser = Reference(), MacroblockParser()
     plan: tuple[float, float] = (30.0, 30.0)
     monkeypatch.setattr(ShareController, "plan", lambda *_: plan)
+    monkeypatch.setattr(ShareController, "replan_keyframe", lambda *_: plan)
     coded = 0
     for index, picture in enumerate(pictures(SMALL, 30)):
         face = int(random.integers(14, 45))
@@ -117,7 +118,8 @@ def test_live_plans_are_coded_exactly() -> None:
 
 def test_x264_joins_regions_one_step_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Why ShareController never plans a difference of one. Should this fail, it may."""
-    monkeypatch.setattr(ShareController, "plan", lambda *_: (32.0, 33.0))
+    for name in ("plan", "replan_keyframe"):
+        monkeypatch.setattr(ShareController, name, lambda *_: (32.0, 33.0))
     encoder, reference = SemanticEncoder(*SMALL, 300e3, 0.3), Reference()
     mask = np.zeros(grid_shape(*SMALL), np.bool_)
     mask[3:7, 6:12] = True
@@ -272,3 +274,17 @@ def test_region_records_are_what_ffmpeg_reads() -> None:
     assert 51 * numerator / denominator == pytest.approx(-3.25)
     assert raw[1, 1:5].tolist() == [0, 184, 0, 320]
     assert 51 * raw[1, 5] / raw[1, 6] == pytest.approx(6)
+
+
+@pytest.mark.parametrize("bitrate", [150e3, 400e3])
+def test_keyframes_keep_their_budget_even_the_first(bitrate: float) -> None:
+    """A trial fits an IDR of which nothing is known yet to a quarter of a second's bits."""
+    encoder = SemanticEncoder(*SMALL, bitrate, 0.3)
+    mask = np.zeros(grid_shape(*SMALL), np.bool_)
+    mask[3:12, 14:24] = True
+    sizes = []
+    for index, picture in enumerate(pictures(SMALL, 45)):
+        _, stats = encoder.encode(picture, mask, keyframe=index == 40)
+        sizes += [stats.bits] if stats.keyframe else []
+    assert len(sizes) == 2
+    assert max(sizes) <= 0.26 * bitrate

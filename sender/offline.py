@@ -1,0 +1,245 @@
+"""`semcall encode`: a file through the encoder of the call, as fast as it goes, into an MP4 file.
+
+Same detector, tracker, controller and encoder as `semcall send`, but one after the other on one thread: the same
+input gives the same output, to the byte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import av
+import cv2
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sender.encoder import EncodeStats, SemanticEncoder, warm_up
+from sender.face import Box, FaceTracker, LbpFaceDetector, oval_and_neck
+from sender.live import EncodeOptions, record
+from sender.mp4 import Mp4Writer, Sound
+from sender.outfile import replacing, require_free, writing_lines
+from shared.clips import Clip
+from shared.errors import SemcallError
+from shared.grid import Mask
+from shared.picture import CLOCK_RATE, I420, Picture, planes
+
+_DETECT_EVERY = 5  # pictures, as in the call
+_MAX_FPS = 240.0  # nominal rates of screen recordings can be absurd; the encoder needs one for its level only
+
+Progressed = Callable[[int, int | None], None]
+"""Told after every picture: how many are coded, and how many there will be, as far as is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineOptions:
+    """What `semcall encode` was asked for. `size`: bound of the coded picture; `fps`: None keeps every picture.
+
+    `keyframe_interval`: seconds between IDRs, None for the first alone; `force`: replace what is there.
+    `encode.fps` is ignored: the file says it.
+    """
+
+    source: Path
+    out: Path
+    encode: EncodeOptions = field(default_factory=EncodeOptions)
+    size: tuple[int, int] = (1280, 720)
+    fps: float | None = None
+    keyframe_interval: float | None = None
+    force: bool = False
+
+
+@dataclass(slots=True)
+class Summary:
+    """What came out. Bits are those of the access units; `elapsed`: seconds the encoding took."""
+
+    size: tuple[int, int]
+    frames: int = 0
+    with_face: int = 0
+    keyframes: int = 0
+    bits: int = 0
+    face_bits: float = 0.0
+    bits_with_face: int = 0
+    """Of the pictures with a face in view."""
+    seconds: float = 0.0
+    elapsed: float = 0.0
+    sound: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    """Sentences on what the input did not yield."""
+
+    @property
+    def kbps(self) -> float:
+        """Measured rate, kbit/s."""
+        return self.bits / self.seconds / 1e3 if self.seconds else 0.0
+
+    @property
+    def share(self) -> float | None:
+        """Measured part of the bits on the face while one is in view, 0..1; None where none ever is."""
+        return self.face_bits / self.bits_with_face if self.bits_with_face else None
+
+    def count(self, stats: EncodeStats, face: bool) -> None:
+        """Add one picture."""
+        self.frames += 1
+        self.with_face += face
+        self.keyframes += stats.keyframe
+        self.bits += stats.bits
+        self.face_bits += stats.face_bits
+        self.bits_with_face += stats.bits if face else 0
+
+
+def encode(options: OfflineOptions, console: Console) -> Summary:
+    """`encode_file` with a progress bar and a table at the end."""
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("encode", total=None, speed="")
+        start = time.monotonic()
+
+        def progressed(done: int, total: int | None) -> None:
+            speed = f"{done / max(time.monotonic() - start, 1e-3):.0f} fps"
+            bar.update(task, completed=done, total=total, speed=speed)
+
+        summary = encode_file(options, progressed)
+    console.print(_table(options, summary))
+    for sentence in summary.broken:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    return summary
+
+
+def encode_file(options: OfflineOptions, progressed: Progressed | None = None) -> Summary:
+    """Encode `options.source` into `options.out` (and the statistics, where asked for).
+
+    Raises SemcallError for everything the user can mend. Whatever ends the work early, Ctrl-C included: files that
+    were there stay as they were and no unfinished one is left.
+    """
+    cv2.setNumThreads(1)  # its threads report faces in any order
+    _check(options)
+    clip = Clip(options.source, options.size)
+    source = _Facts(options.source)
+    fps = min(options.fps or clip.fps, clip.fps, _MAX_FPS)
+    summary = Summary(clip.size)
+    warm_up()
+    start = time.monotonic()
+    sound = Sound(options.source, source.start)
+    with (
+        contextlib.closing(sound),
+        replacing(options.out) as part,
+        writing_lines(options.encode.stats) as write_line,
+        Mp4Writer(part, fps, sound, options.out) as writer,
+    ):
+        total = None if source.frames is None else round(source.frames * fps / clip.fps)
+        last = 0.0
+        for picture, mask, access_unit, stats in _coded(clip, fps, options):
+            writer.write(access_unit, picture.ticks)
+            write_line(json.dumps(record(picture, mask, stats)))
+            summary.count(stats, bool(mask.any()))
+            last = picture.ticks / CLOCK_RATE
+            if progressed is not None:
+                progressed(summary.frames, total and max(total, summary.frames))
+    summary.seconds, summary.elapsed, summary.sound = last + 1 / fps, time.monotonic() - start, sound.described
+    if source.seconds is not None and source.seconds - summary.seconds > max(0.5, 0.02 * source.seconds):
+        summary.broken.append(
+            f"{options.source} breaks off after {summary.seconds:.1f} of {source.seconds:.1f} s; so does the result."
+        )
+    if sound.broken:
+        summary.broken.append(
+            f"The sound of {options.source} is damaged or of unknown kind: what could be read of it is kept."
+        )
+    return summary
+
+
+def _coded(clip: Clip, fps: float, options: OfflineOptions) -> Iterator[tuple[Picture, Mask, bytes, EncodeStats]]:
+    o = options.encode
+    encoder = SemanticEncoder(*clip.size, o.bitrate, o.share, fps=fps, mode=o.mode, preset=o.preset)
+    faces = _Faces()
+    interval = float("inf") if options.keyframe_interval is None else options.keyframe_interval
+    keyframe_at = 0.0
+    begun = time.perf_counter()
+    for index, seconds, i420 in _thinned(clip, options.fps):
+        read = time.perf_counter()
+        picture = Picture(i420, round(seconds * CLOCK_RATE), index)
+        mask = faces.mask(picture)
+        found = time.perf_counter()
+        keyframe = seconds >= keyframe_at - 1e-3
+        access_unit, stats = encoder.encode(picture, mask, keyframe)
+        if keyframe:
+            keyframe_at = seconds + interval
+        times = {"read": (read - begun) * 1e3, "face": (found - read) * 1e3, **stats.milliseconds}
+        yield picture, mask, access_unit, replace(stats, milliseconds=times)
+        begun = time.perf_counter()
+
+
+def _thinned(clip: Clip, fps: float | None) -> Iterator[tuple[int, float, I420]]:
+    """Index in the file, seconds since its first picture, picture; at most `fps` a second, by leaving some out."""
+    interval, due = 1 / fps if fps else 0.0, 0.0
+    for index, (i420, seconds) in enumerate(clip):
+        if seconds + 1e-3 >= due:
+            due = max(due + interval, seconds - interval)
+            yield index, seconds, i420
+
+
+class _Faces:
+    """The face mask of every picture from a look at every few: FaceSegmenter without its thread."""
+
+    def __init__(self) -> None:
+        self._detector, self._tracker = LbpFaceDetector(), FaceTracker()
+        self._seen = 0
+        self._boxes: list[Box] = []
+        self._mask: Mask | None = None
+
+    def mask(self, picture: Picture) -> Mask:
+        """Bool [rows, columns] of macroblocks; empty while nobody is in view."""
+        if self._seen % _DETECT_EVERY == 0 or self._mask is None:
+            self._boxes = self._tracker.update(self._detector.detect(planes(picture.i420)[0]))
+            self._mask = oval_and_neck(self._boxes, picture.width, picture.height)
+        self._seen += 1
+        return self._mask
+
+
+class _Facts:
+    """What a file tells of its pictures. `start`: time of the first, seconds; `seconds`, `frames`: None if untold."""
+
+    def __init__(self, path: Path) -> None:
+        with av.open(str(path), metadata_errors="replace") as container:  # Clip has opened it before: it can be read
+            stream = container.streams.video[0]
+            duration = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
+            self.seconds = duration
+            if duration is None and container.duration is not None:
+                duration = container.duration / av.time_base
+            rate = stream.average_rate or stream.guessed_rate
+            self.frames: int | None = stream.frames or (round(duration * rate) if duration and rate else None)
+            first = next(container.decode(stream), None)
+            self.start = first.time if first is not None and first.time is not None else 0.0
+
+
+def _check(options: OfflineOptions) -> None:
+    """Everything about the outputs that can be said before the work."""
+    source, out, stats = options.source, options.out, options.encode.stats
+    if out.suffix.lower() != ".mp4":
+        raise SemcallError(f"Cannot write {out}: the name has to end in .mp4.")
+    if stats is not None and stats.resolve() == out.resolve():
+        raise SemcallError(f"Cannot write video and --stats both to {out}: choose two names.")
+    for path in (out, stats):
+        if path is None:
+            continue
+        if path.is_file() and source.exists() and path.samefile(source):
+            raise SemcallError(f"Cannot write {path}: it is the file to be encoded; choose another name.")
+        require_free(path, options.force)
+
+
+def _table(options: OfflineOptions, summary: Summary) -> Table:
+    asked = options.encode
+    share = "no face seen" if summary.share is None else f"{summary.share * 100:.1f}%"
+    wanted = f"{asked.mode} {asked.share * 100:g}% asked, while a face is in view" if asked.share else "plain coding"
+    table = Table("", "measured", "", title=str(options.out), title_style="bold", title_justify="left")
+    table.add_row("bitrate", f"{summary.kbps:.1f} kb/s", f"{asked.bitrate / 1e3:g} kb/s asked")
+    table.add_row("face share", share, wanted)
+    keyframes = f"{summary.keyframes} keyframe{'s' if summary.keyframes > 1 else ''}"
+    table.add_row("frames", str(summary.frames), f"{summary.with_face} with a face, {keyframes}")
+    table.add_row("picture", f"{summary.size[0]}x{summary.size[1]}", f"{summary.seconds:.2f} s")
+    table.add_row("encoding", f"{summary.frames / max(summary.elapsed, 1e-3):.1f} fps", f"{summary.elapsed:.1f} s")
+    table.add_row("sound", ", ".join(summary.sound) or "none", "")
+    return table

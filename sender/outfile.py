@@ -1,0 +1,74 @@
+"""Output files that are there in the end whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from shared.errors import SemcallError
+
+
+def require_free(path: Path, force: bool) -> None:
+    """Raise SemcallError where `path` cannot become a new file: no such folder, or something is there.
+
+    A file that is there passes with `force`.
+    """
+    if not path.parent.is_dir():
+        raise SemcallError(f"Cannot write {path}: the folder {path.parent} does not exist; create it first.")
+    if path.is_dir():
+        raise SemcallError(f"Cannot write {path}: it is a folder; name a file in it.")
+    if path.exists() and not force:
+        raise SemcallError(f"Cannot write {path}: it exists; name another file or add --force.")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new file beside `path` that takes its place when the block ends well and vanishes when it does not."""
+    part = path.with_name(f".semcall-{secrets.token_hex(4)}.part")
+    try:
+        try:
+            part.open("xb").close()
+        except OSError as error:
+            raise _unwritable(path, error) from None
+        yield part
+        try:
+            part.replace(path)
+        except OSError as error:
+            raise _unwritable(path, error) from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing_lines(path: Path | None) -> Iterator[Callable[[str], None]]:
+    """A function that writes one line to a file that is there in the end whole or not at all; None: to nowhere."""
+    if path is None:
+        yield lambda _line: None
+        return
+    with replacing(path) as part:
+        file: IO[str] = part.open("w", encoding="utf-8")
+
+        def write(line: str) -> None:
+            try:
+                file.write(line + "\n")
+            except OSError as error:
+                raise _unwritable(path, error) from None
+
+        try:
+            yield write
+        except BaseException:
+            with contextlib.suppress(OSError):
+                file.close()
+            raise
+        try:
+            file.close()
+        except OSError as error:
+            raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> SemcallError:
+    return SemcallError(f"Cannot write {path} ({error.strerror or error}): nothing was kept; choose another place.")
