@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -14,8 +12,9 @@ import numpy as np
 
 from receiver.picture import DecodedPicture
 from shared.errors import SemcallError
+from shared.lines import JsonLines
 from shared.picture import CLOCK_RATE
-from shared.stats import Stats, WindowedRate, WindowedValues, open_lines
+from shared.stats import Stats, WindowedRate, WindowedValues
 
 _PLAUSIBLE_LATENCY = 10.0  # seconds; beyond it (or below zero) the two machines' clocks disagree
 
@@ -24,7 +23,8 @@ class Logbook:
     """Counts pictures as they are shown. `shown` may be called from any one thread, `stats` from any other.
 
     `lines`: JSON lines file, one per shown picture; `snapshots`: directory for stamped pictures, saved as
-    `<ticks>.npz` with `decoded`, `restored` (I420) and `qp`. Raises SemcallError when these cannot be written.
+    `<ticks>.npz` with `decoded` and `shown` (I420) and `restored` (whether it was). Raises SemcallError when these
+    cannot be written.
     """
 
     def __init__(self, lines: Path | None = None, snapshots: Path | None = None) -> None:
@@ -34,16 +34,18 @@ class Logbook:
                 snapshots.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise SemcallError(f"Cannot make {snapshots} ({error.strerror}): choose another directory.") from None
-        self._path = lines
-        self._created = lines is not None and not lines.exists()
-        self._lines = open_lines(lines)
+        self._lines = JsonLines(lines)
         self._lock = threading.Lock()
         self._shown, self._restored, self._bytes = WindowedRate(), WindowedRate(), WindowedRate()
         self._latency, self._restore_ms = WindowedValues(), WindowedValues()
         self._size = 0, 0
-        self.error: OSError | None = None
-        """Why nothing more is logged, e.g. a full disk."""
+        self._snapshot_error: OSError | None = None
         self.face_share: Callable[[], float | None] = lambda: None
+
+    @property
+    def error(self) -> OSError | None:
+        """Why nothing more is logged, e.g. a full disk."""
+        return self._lines.error or self._snapshot_error
 
     def received(self, size: int) -> None:
         """`size` bytes of coded video arrived."""
@@ -61,24 +63,15 @@ class Logbook:
             latency = picture.shown - picture.captured
             if picture.captured and 0 <= latency < _PLAUSIBLE_LATENCY:
                 self._latency.add(latency * 1e3)
-            try:
-                self._write(picture)
-            except OSError as error:  # a full disk ends the logging, not the call
-                self.error, self._snapshots = error, None
-                self._drop_lines()
+        self._lines.write(_record(picture))
+        if self._snapshots is not None and picture.stamped:
+            self._save(picture, self._snapshots / f"{_ticks(picture)}.npz")
 
-    def _write(self, picture: DecodedPicture) -> None:
-        if self._lines is not None:
-            self._lines.write(json.dumps(_record(picture)) + "\n")
-        if self._snapshots is not None and picture.stamped and picture.restored is not None:
-            name = self._snapshots / f"{_ticks(picture)}.npz"
-            np.savez(name, decoded=picture.i420, restored=picture.restored, qp=picture.qp)
-
-    def _drop_lines(self) -> None:
-        lines, self._lines = self._lines, None
-        if lines is not None:
-            with contextlib.suppress(OSError):
-                lines.close()
+    def _save(self, picture: DecodedPicture, path: Path) -> None:
+        try:
+            np.savez(path, decoded=picture.i420, shown=picture.visible, restored=picture.restored is not None)
+        except OSError as error:  # a full disk ends the snapshots, not the call
+            self._snapshots, self._snapshot_error = None, error
 
     def stats(self, base: Stats) -> Stats:
         """`base` with the figures of the last two seconds filled in."""
@@ -98,14 +91,8 @@ class Logbook:
             )
 
     def close(self) -> None:
-        """Finish the JSON lines. A file that was made here and got none is removed."""
-        with self._lock:
-            if self._lines is None or self._path is None:
-                return
-            self._drop_lines()
-            with contextlib.suppress(OSError):
-                if self._created and self._path.stat().st_size == 0:
-                    self._path.unlink()
+        """Finish the JSON lines."""
+        self._lines.close()
 
 
 def _ticks(picture: DecodedPicture) -> int:

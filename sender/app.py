@@ -23,10 +23,10 @@ from sender.face import FaceSegmenter
 from sender.live import EncodeOptions, EncodeThread
 from sender.rate import KeyframeGate
 from sender.track import AccessUnitTrack, attach_encoder
+from shared.lines import require_writable
 from shared.mailbox import Latest
 from shared.peer import LoopThread, close_peer, create_peer, prefer_h264, wait_connected
 from shared.picture import Picture
-from shared.stats import require_writable
 from shared.whip_client import WhipClient
 
 _MEDIA_TIMEOUT = 20.0  # seconds from the answer to a connected media path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from sender.face import FaceSegmenter
 from sender.rate import KeyframeGate
 from sender.share import ShareMode
 from shared.grid import Mask
+from shared.lines import JsonLines
 from shared.mailbox import Latest
 from shared.picture import CLOCK_RATE, Picture
 from shared.stamp import Stamp, write_stamp
-from shared.stats import WindowedRate, open_lines
+from shared.stats import WindowedRate
 
 _SHARE_WINDOW = 3.0  # seconds over which the face's share is told and shown
 
@@ -55,7 +55,7 @@ class EncodeThread(threading.Thread):
         super().__init__(name="encode", daemon=True)
         self._pictures, self._segmenter, self._gate = pictures, segmenter, gate
         self._deliver, self._congested, self._options = deliver, congested, options
-        self._stats_file = open_lines(options.stats)
+        self._lines = JsonLines(options.stats)
         self._encoder = self._open(size)  # before the first picture, which would wait for it
         self._bits, self._face_bits = WindowedRate(_SHARE_WINDOW), WindowedRate(_SHARE_WINDOW)
         self._pictures_coded = WindowedRate(_SHARE_WINDOW)
@@ -80,8 +80,7 @@ class EncodeThread(threading.Thread):
             self.error = error
             self._pictures.close()
         finally:
-            if self._stats_file is not None:
-                self._stats_file.close()
+            self._lines.close()
 
     def line(self) -> str:
         """What is being sent, as one status line."""
@@ -127,8 +126,7 @@ class EncodeThread(threading.Thread):
             self._last_stamp = picture.ticks
             access_unit = write_stamp(Stamp(picture.ticks, self.face_share)) + access_unit
         self._deliver(access_unit, picture.ticks)
-        if self._stats_file is not None:
-            self._stats_file.write(json.dumps(record(picture, mask, stats, self.dropped)) + "\n")
+        self._lines.write(record(picture, mask, stats, self.dropped))
 
 
 def record(picture: Picture, mask: Mask, stats: EncodeStats, dropped: int = 0) -> dict[str, object]:

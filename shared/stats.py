@@ -6,10 +6,6 @@ import math
 import threading
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
-
-from shared.errors import SemcallError
 
 
 class WindowedRate:
@@ -116,24 +112,3 @@ class Stats:
         if self.latency_ms is not None:
             parts.append(f"latency {self.latency_ms:.0f} ms")
         return " · ".join(parts)
-
-
-def open_lines(path: Path | None) -> IO[str] | None:
-    """A file for JSON lines, or None for none. Raises SemcallError when it cannot be written."""
-    return None if path is None else _open(path, "w")
-
-
-def require_writable(path: Path | None) -> None:
-    """Raise the SemcallError that `open_lines` would raise, and leave the file or its absence as it is."""
-    if path is not None:
-        existed = path.exists()
-        _open(path, "a").close()
-        if not existed:
-            path.unlink()
-
-
-def _open(path: Path, mode: str) -> IO[str]:
-    try:
-        return path.open(mode, encoding="utf-8")
-    except OSError as error:
-        raise SemcallError(f"Cannot write {path} ({error.strerror}): choose another --stats file.") from None

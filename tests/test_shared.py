@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from shared.astronaut import AstronautClip
 from shared.errors import SemcallError
 from shared.grid import grid_shape, mask_to_pixels, row_runs
+from shared.lines import JsonLines
 from shared.mailbox import Latest
 from shared.picture import Picture, bgr_from_i420, bgra_from_i420, i420_from_bgr, planes
-from shared.stats import Stats, WindowedRate, WindowedValues, open_lines
+from shared.stats import Stats, WindowedRate, WindowedValues
 
 
 def test_mailbox_keeps_the_newest_and_counts_the_rest() -> None:
@@ -121,9 +122,9 @@ def test_status_line() -> None:
 
 
 def test_lines_file(tmp_path: Path) -> None:
-    assert open_lines(None) is None
+    JsonLines(None).write({"a": 1})
     with pytest.raises(SemcallError, match="choose another --stats file"):
-        open_lines(tmp_path / "absent" / "stats.jsonl")
+        JsonLines(tmp_path / "absent" / "stats.jsonl")
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 20), st.floats(0, 1))
