@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="A video call for poor links: the bits go to the face, a network repairs the rest.",
 )
-train_app = typer.Typer(no_args_is_help=True, help="Train the networks (needs the [train] extra).")
+train_app = typer.Typer(no_args_is_help=True, help="Train the networks (needs the \\[train] extra).")
 app.add_typer(train_app, name="train")
 console = Console()
 _PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
@@ -83,12 +83,26 @@ def _range(text: str | None) -> tuple[int, int | None]:
     return first, int(match[3]) if match[3] else None if match[2] else first
 
 
+def _seconds(option: str, seconds: float | None) -> float | None:
+    if seconds is not None and not 0.5 <= seconds <= 86_400:
+        raise SemcallError(f"{option} {seconds:g} is not a time between 0.5 s and a day: write for example 10.")
+    return seconds
+
+
 def _ice(servers: list[str] | None) -> tuple[str, ...]:
     return tuple(servers or ())
 
 
 Size = Annotated[str, typer.Option(help="Largest picture sent; smaller sources are not enlarged.")]
 Fps = Annotated[float | None, typer.Option(help="Pictures per second; default: 30, or the file's own rate.")]
+Bitrate = Annotated[str, typer.Option(help="Bits per second of video: 400k, 1.2M.")]
+Sal = Annotated[float, typer.Option(help="Percent of the bits for the face; 0 is plain coding.")]
+SalMode = Annotated[
+    Literal["floor", "exact"],
+    typer.Option(help="floor: at least --sal, never worse than the rest; exact: just it."),
+]
+Preset = Annotated[str, typer.Option(help="x264 preset; superfast for slow machines.")]
+SentStats = Annotated[Path | None, typer.Option(help="A JSON line per coded picture.")]
 Ice = Annotated[list[str] | None, typer.Option("--ice-server", help="stun:HOST or turn:USER:PASSWORD@HOST.")]
 
 
@@ -121,7 +135,8 @@ def receive(
 
     def ready(url: str) -> None:
         _say(f"Waiting for a caller at {url}")
-        hint = "semcall send" if local and port == 8787 else f"semcall send --to {url}"
+        default = host in ("127.0.0.1", "localhost") and port == 8787
+        hint = "semcall send" if default else f"semcall send --to {url}"
         hint += f" --token {token}" if token else ""
         _say(f"Call it with:  {hint}")
 
@@ -144,12 +159,9 @@ def receive(
 
 @app.command()
 def send(
-    bitrate: Annotated[str, typer.Option(help="Bits per second of video: 400k, 1.2M.")] = "400k",
-    sal: Annotated[float, typer.Option(help="Percent of the bits for the face; 0 is plain coding.")] = 15,
-    sal_mode: Annotated[
-        Literal["floor", "exact"],
-        typer.Option(help="floor: at least --sal, never worse than the rest; exact: just it."),
-    ] = "floor",
+    bitrate: Bitrate = "400k",
+    sal: Sal = 15,
+    sal_mode: SalMode = "floor",
     to: Annotated[
         str, typer.Option(help="The receiver's address (any WHIP endpoint).")
     ] = "http://127.0.0.1:8787/whip",
@@ -159,8 +171,8 @@ def send(
     fps: Fps = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the receiver.")] = 60,
     seconds: Annotated[float | None, typer.Option(help="End the call after so many seconds.")] = None,
-    preset: Annotated[str, typer.Option(help="x264 preset; superfast for slow machines.")] = "veryfast",
-    stats: Annotated[Path | None, typer.Option(help="A JSON line per coded picture.")] = None,
+    preset: Preset = "veryfast",
+    stats: SentStats = None,
     ice_server: Ice = None,
 ) -> None:
     """Call a receiver and send camera, file or demo.
@@ -180,8 +192,8 @@ def send(
         source=source,
         size=_size(size),
         fps=_fps(fps),
-        timeout=timeout,
-        seconds=seconds,
+        timeout=_seconds("--timeout", timeout) or 0.0,
+        seconds=_seconds("--seconds", seconds),
         ice_servers=_ice(ice_server),
         encode=encode,
     )
@@ -193,20 +205,17 @@ def send(
 def encode(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Any video file.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.mp4", help="The result; IN's sound is kept.")],
-    bitrate: Annotated[str, typer.Option(help="Bits per second of video: 400k, 1.2M.")] = "400k",
-    sal: Annotated[float, typer.Option(help="Percent of the bits for the face; 0 is plain coding.")] = 15,
-    sal_mode: Annotated[
-        Literal["floor", "exact"],
-        typer.Option(help="floor: at least --sal, never worse than the rest; exact: just it."),
-    ] = "floor",
+    bitrate: Bitrate = "400k",
+    sal: Sal = 15,
+    sal_mode: SalMode = "floor",
     size: Size = "1280x720",
     fps: Annotated[float | None, typer.Option(help="Leave out pictures beyond this rate; default: none.")] = None,
-    preset: Annotated[str, typer.Option(help="x264 preset.")] = "veryfast",
+    preset: Preset = "veryfast",
     keyframe_interval: Annotated[
         float | None,
         typer.Option(help="Seconds between keyframes; default: only the first picture, so players seek poorly."),
     ] = None,
-    stats: Annotated[Path | None, typer.Option(help="A JSON line per coded picture.")] = None,
+    stats: SentStats = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT and the statistics.")] = False,
 ) -> None:
     """Encode a file as a call would send it.
@@ -263,8 +272,8 @@ def demo(
     source: Annotated[str, typer.Option(help="demo or a video file.")] = "demo",
     out: Annotated[Path, typer.Option(help="Directory for what comes out.")] = Path("demo-out"),
     seconds: Annotated[float, typer.Option(help="Length of the call.")] = 10,
-    bitrate: Annotated[str, typer.Option(help="Bits per second of video.")] = "400k",
-    sal: Annotated[float, typer.Option(help="Percent of the bits for the face.")] = 15,
+    bitrate: Bitrate = "400k",
+    sal: Sal = 35,
     restore: Annotated[str, typer.Option(help="Restorer: a shipped name or an ONNX file.")] = "small",
     headless: Annotated[bool, typer.Option("--headless", help="No window even where there is a display.")] = False,
     size: Size = "1280x720",
@@ -274,7 +283,7 @@ def demo(
 
     Example: [bold]semcall demo --out demo-out[/]
     """
-    _bitrate(bitrate), _share(sal), _size(size), _fps(fps)
+    _bitrate(bitrate), _share(sal), _size(size), _fps(fps), _seconds("--seconds", seconds)
     from models.evaluation.demo import DemoOptions, hold_demo
 
     options = DemoOptions(

@@ -17,7 +17,6 @@ from models.evaluation.call_log import read_call_log
 from models.evaluation.contact_sheet import Row, draw_sheet, face_box
 from models.evaluation.plain import encode_plain
 from models.evaluation.summary import face_psnr, summarise
-from models.registry import list_models
 from shared.astronaut import AstronautClip
 from shared.grid import grid_shape
 from shared.picture import CLOCK_RATE, planes
@@ -88,10 +87,11 @@ def test_moments_are_spread_and_leave_the_opening_out(tmp_path: Path) -> None:
     log = read_call_log(*write_logs(tmp_path))
     for index in (0, 10, 20, 30, 40, 50):
         picture = AstronautClip(SIZE).picture(index)
-        np.savez(tmp_path / f"{log.sent[index].ticks}.npz", decoded=picture, restored=picture, qp=np.zeros(1))
+        np.savez(tmp_path / f"{log.sent[index].ticks}.npz", decoded=picture, shown=picture, restored=index != 20)
     moments = log.moments(tmp_path, 3)
     assert [moment.position for moment in moments] == [10, 30, 50]
     assert moments[1].seconds == pytest.approx(1.0)
+    assert all(moment.restored for moment in moments)
 
 
 def test_face_psnr_looks_at_the_mask_only() -> None:
@@ -124,7 +124,6 @@ def test_contact_sheet_shows_every_column() -> None:
     assert means[3].mean() < 0.6 * means[0].mean()  # all but the face is darkened
 
 
-@pytest.mark.skipif(not list_models("restorer"), reason="no restorer is shipped")
 def test_demo_holds_a_real_call(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "semcall", "demo", "--out", str(tmp_path), "--seconds", "4", "--headless"]
     command += ["--size", "640x360", "--sal", "35", "--bitrate", "250k"]
@@ -141,6 +140,12 @@ def test_demo_holds_a_real_call(tmp_path: Path) -> None:
     video = cv2.VideoCapture(str(tmp_path / "received.mp4"))
     assert video.read()[0]
     assert "The call, measured" in done.stdout
+
+
+def test_demo_refuses_to_show_no_restorer(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "semcall", "demo", "--out", str(tmp_path / "out"), "--restore", "off"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
 
 
 def test_demo_says_what_is_wrong(tmp_path: Path) -> None:

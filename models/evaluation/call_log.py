@@ -44,12 +44,13 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A picture that the receiver kept: its position in the call and what was decoded and restored."""
+    """A picture that the receiver kept: its position in the call, what was decoded and what was shown."""
 
     position: int
     seconds: float
     decoded: I420
-    restored: I420
+    shown: I420
+    restored: bool
     mask: Mask
 
 
@@ -73,10 +74,12 @@ class CallLog:
         return sum(picture.bits for picture in self.sent) / self.duration if self.duration else 0.0
 
     def moments(self, snapshots: Path, count: int) -> list[Moment]:
-        """Up to `count` snapshots spread over the call, the opening keyframe left out."""
+        """Up to `count` snapshots spread over the call after its first picture, restored ones where there are any."""
         positions = {picture.ticks: index for index, picture in enumerate(self.sent)}
         kept = sorted((int(file.stem), file) for file in snapshots.glob("*.npz"))
+        restored = {picture.ticks for picture in self.shown if picture.restored}
         known = [(ticks, file) for ticks, file in kept if positions.get(ticks, 0) > 0]
+        known = [(ticks, file) for ticks, file in known if ticks in restored] or known
         chosen = (
             [known[i] for i in sorted({round(j) for j in np.linspace(0, len(known) - 1, count)})] if known else []
         )
@@ -86,7 +89,8 @@ class CallLog:
             with np.load(file) as arrays:
                 seconds = (ticks - self.sent[0].ticks) / CLOCK_RATE
                 mask = self.sent[position].mask
-                moments.append(Moment(position, seconds, arrays["decoded"], arrays["restored"], mask))
+                was_restored = bool(arrays["restored"])
+                moments.append(Moment(position, seconds, arrays["decoded"], arrays["shown"], was_restored, mask))
         return moments
 
 

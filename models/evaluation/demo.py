@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from shared.errors import SemcallError
 from shared.picture import I420
 
 _ROWS = 4
+_RESULTS = ("received.mp4", "contact-sheet.png", "summary.json")
 _PATIENCE = 30.0  # seconds beyond the call's length after which a process counts as stuck
 
 
@@ -55,12 +57,16 @@ def hold_demo(options: DemoOptions, console: Console) -> bool:
 
     Returns whether pictures really arrived and were restored. Raises SemcallError when an end cannot start.
     """
+    if options.restore == "off":
+        raise SemcallError("The demo shows what the restorer does: give --restore a name or an ONNX file.")
     bound = _bound(options.size)
     source = _Source(options, bound)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SemcallError(f"Cannot make {options.out} ({error.strerror}): choose another --out.") from None
+    for name in _RESULTS:  # an earlier run's must not pass for this one's
+        (options.out / name).unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="semcall-demo-") as name:
         work = Path(name)
         _call(options, work, console)
@@ -72,8 +78,16 @@ def hold_demo(options: DemoOptions, console: Console) -> bool:
     summary["source"], summary["restorer"], summary["cores"] = options.source, options.restore, os.cpu_count()
     (options.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     print_summary(summary, console)
-    console.print(f"Written to {options.out}: received.mp4, contact-sheet.png, summary.json", highlight=False)
+    console.print(f"Written to {options.out}: {', '.join(_written(options.out))}", highlight=False)
+    if not log.shown:
+        console.print("No picture arrived.")
+    elif not summary["restored_percent"]:
+        console.print("No picture was restored: this machine is too slow or too busy for this restorer.")
     return bool(log.shown) and summary["restored_percent"] > 0
+
+
+def _written(out: Path) -> list[str]:
+    return [name for name in _RESULTS if (out / name).exists()]
 
 
 def _call(options: DemoOptions, work: Path, console: Console) -> None:
@@ -160,9 +174,11 @@ class _Source:
         position = 0
         while position < len(frames):
             end = position + 1
-            while end < len(frames) and frames[end] > frames[end - 1]:
+            while end < len(frames) and frames[end] >= frames[end - 1]:
                 end += 1
-            yield from (i420 for _, i420 in self._clip.pictures(set(frames[position:end])))
+            times = Counter(frames[position:end])  # a picture is sent again where its source pauses
+            for index, i420 in self._clip.pictures(set(times)):
+                yield from [i420] * times[index]
             position = end
 
 
@@ -170,19 +186,22 @@ def _draw(log: CallLog, source: _Source, snapshots: Path, sheet: Path) -> dict[s
     """The contact sheet; returns the figures that need pictures."""
     frames = [picture.frame for picture in log.sent]
     moments = log.moments(snapshots, _ROWS)
+    if not moments:
+        return {}
     positions = {moment.position for moment in moments}
     duration = max(log.duration, 1e-3)
     plain, plain_rate = encode_plain(lambda: source.pictures(frames), len(frames) / duration, log.bitrate, positions)
     originals = dict(_at(source.pictures(frames), positions))
     rows, scores = [], []
     for moment in moments:
-        columns = [originals[moment.position], plain[moment.position], moment.decoded, moment.restored]
+        columns = [originals[moment.position], plain[moment.position], moment.decoded, moment.shown]
         rows.append(Row(f"{moment.seconds:.1f} s", columns, moment.mask))
         scores.append([face_psnr(columns[0], column, moment.mask) for column in columns[1:]])
+    shown = "semcall restored" if all(moment.restored for moment in moments) else "semcall shown, not restored"
     rate = f"{log.bitrate / 1e3:.0f} kb/s"
-    titles = ["source", f"plain x264, {plain_rate / 1e3:.0f} kb/s", f"semcall decoded, {rate}", "semcall restored"]
+    titles = ["source", f"plain x264, {plain_rate / 1e3:.0f} kb/s", f"semcall decoded, {rate}", shown]
     cv2.imwrite(str(sheet), draw_sheet([*titles, "face mask"], rows))
-    means = [sum(values) / len(values) for values in zip(*scores, strict=True)] or [0.0, 0.0, 0.0]
+    means = [sum(values) / len(values) for values in zip(*scores, strict=True)]
     names = ("plain", "decoded", "restored")
     psnr = {name: round(value, 2) for name, value in zip(names, means, strict=True)}
     return {"plain_kbps": round(plain_rate / 1e3, 1), "face_psnr_db": psnr, "pictures_compared": len(moments)}
