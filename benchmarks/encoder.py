@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from models.evaluation.metrics import psnr, ssim_map
 from models.evaluation.plain import encode_plain, open_plain
 from sender.encoder import EncodeStats, SemanticEncoder, warm_up
 from sender.face import FaceTracker, LbpFaceDetector, oval_and_neck
@@ -139,27 +140,13 @@ def quality(clip: Sequence, decoded: dict[int, I420]) -> dict[str, tuple[float, 
     sums: dict[str, list[tuple[float, float]]] = {"face": [], "rest": [], "frame": []}
     for index, i420 in decoded.items():
         source, mask = clip.pictures[index], clip.masks[index]
-        luma, other = (planes(picture)[0].astype(np.float32) for picture in (source, i420))
-        error, structure = (luma - other) ** 2, ssim_map(luma, other)
+        luma, other = planes(source)[0], planes(i420)[0]
+        structure = ssim_map(luma, other)
         face = mask_to_pixels(mask, luma.shape[1], luma.shape[0])
         for name, where in (("face", face), ("rest", ~face), ("frame", np.ones_like(face))):
             if where.any():
-                psnr = 10 * np.log10(255**2 / max(float(error[where].mean()), 1e-6))
-                sums[name].append((psnr, float(structure[where].mean())))
+                sums[name].append((psnr(luma, other, where), float(structure[where].mean())))
     return {name: tuple(np.mean(values, axis=0)) for name, values in sums.items() if values}
-
-
-def ssim_map(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """SSIM per sample (Wang et al. 2004): Gaussian window of sigma 1.5, constants for codes of 0..255."""
-
-    def blur(data: np.ndarray) -> np.ndarray:
-        return cv2.GaussianBlur(data, (11, 11), 1.5)
-
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    mean1, mean2 = blur(one), blur(other)
-    var1, var2 = blur(one * one) - mean1**2, blur(other * other) - mean2**2
-    both = blur(one * other) - mean1 * mean2
-    return (2 * mean1 * mean2 + c1) * (2 * both + c2) / ((mean1**2 + mean2**2 + c1) * (var1 + var2 + c2))
 
 
 def main() -> None:
@@ -249,8 +236,10 @@ def _gain_row(table: Table, clip: Sequence, coded: Coded, bitrate: float, share:
     theirs = quality(clip, plain)
     cells = []
     for name in ("face", "rest", "frame"):
-        psnr, ssim = (a - b for a, b in zip(ours[name], theirs[name], strict=True)) if name in ours else (0.0, 0.0)
-        cells.append(f"{psnr:+.2f} ({ssim:+.4f})")
+        gain, structure = (
+            (a - b for a, b in zip(ours[name], theirs[name], strict=True)) if name in ours else (0.0, 0.0)
+        )
+        cells.append(f"{gain:+.2f} ({structure:+.4f})")
     own = sum(s.face_bits for s in coded.stats) / sum(s.bits for s in coded.stats)
     table.add_row(
         clip.name, f"{bitrate / 1e3:.0f}", f"{share * 100:.0f}", f"{own * 100:.0f}" if not share else "", *cells

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.evaluation.call_log import CallLog
+from models.evaluation.metrics import psnr
 from shared.grid import Mask, mask_to_pixels
 from shared.picture import I420, planes
 
@@ -46,10 +47,9 @@ def summarise(log: CallLog) -> dict[str, Any]:
 
 def face_psnr(original: I420, other: I420, mask: Mask) -> float:
     """Luma PSNR in dB over the macroblocks in `mask` (the whole picture where it is empty), higher is better."""
-    luma = planes(original)[0].astype(np.float64)
-    difference = luma - planes(other)[0]
-    inside = mask_to_pixels(mask, luma.shape[1], luma.shape[0]) if mask.any() else np.ones(luma.shape, np.bool_)
-    return float(10 * np.log10(255**2 / max(float((difference[inside] ** 2).mean()), 1e-9)))
+    luma = planes(original)[0]
+    inside = mask_to_pixels(mask, luma.shape[1], luma.shape[0]) if mask.any() else None
+    return psnr(luma, planes(other)[0], inside)
 
 
 def print_summary(summary: dict[str, Any], console: Console) -> None:
