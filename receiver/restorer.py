@@ -90,6 +90,7 @@ def _open(content: bytes, path: Path, threads: int) -> tuple[ort.InferenceSessio
                 content, options, providers=["CUDAExecutionProvider", "CPUExecutionProvider"]
             )
             if session.get_providers()[0] == "CUDAExecutionProvider":
+                _check_contract(session, path)
                 _try(session)
                 return session, "CUDA"
         except Exception:

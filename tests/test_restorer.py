@@ -12,7 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from models.registry import find_model, list_models
+from models.training.coding import transcode
 from receiver.restorer import Restorer
+from shared.astronaut import AstronautClip
 from shared.errors import SemcallError
 from shared.grid import grid_shape
 from shared.picture import I420, i420_from_bgr, planes
@@ -103,38 +105,21 @@ def test_output_is_the_pinned_one(small: Restorer) -> None:
     i420, qp = noise(64, 48, 7)
     luma = planes(small.restore(i420, qp))[0].astype(np.float64) - planes(i420)[0]
     blocks = luma.reshape(6, 8, 8, 8).mean((1, 3))
-    assert np.abs(blocks - np.array(PINNED)).mean() < 0.25
+    assert np.abs(blocks - np.array(PINNED)).mean() < 0.1
 
 
-def test_a_really_compressed_face_gets_sharper(small: Restorer, astronaut: I420) -> None:
-    """Coded at quantiser 36, the restored picture's gradients are nearer to the original's than the decoded one's."""
-    frames, decoded, qp = coded_astronaut(astronaut, 36)
-    restored = small.restore(decoded, qp)
-
-    def detail(i420: I420) -> float:
-        luma = planes(i420)[0].astype(np.float32)
-        return float(np.abs(cv2.Laplacian(luma, cv2.CV_32F)).mean())
+@pytest.mark.parametrize("quantiser", [34, 40])
+def test_the_coded_demo_gets_nearer_to_its_original(small: Restorer, quantiser: int) -> None:
+    """Ten pictures of the demo source through x264; the last, restored, has less error than as decoded."""
+    clip = AstronautClip((640, 360))
+    frames = [clip.picture(index) for index in range(10)]
+    last = transcode(frames, np.full(grid_shape(640, 360), quantiser, np.uint8))[-1]
+    restored = small.restore(last.i420, last.qp)
 
     def error(i420: I420) -> float:
         return float(np.mean((planes(i420)[0].astype(np.float32) - planes(frames[-1])[0]) ** 2))
 
-    assert detail(decoded) < detail(frames[-1])
-    assert abs(detail(restored) - detail(frames[-1])) < abs(detail(decoded) - detail(frames[-1]))
-    assert error(restored) < error(decoded) * 10**0.02, "more than 0.2 dB lost"
-
-
-def coded_astronaut(astronaut: I420, quantiser: int) -> tuple[list[I420], I420, NDArray[np.uint8]]:
-    """Four frames of a slowly moving astronaut, and the last as decoded, with its quantisers."""
-    from models.training.coding import transcode
-
-    luma, chroma = planes(astronaut)
-    frames = []
-    for shift in range(0, 8, 2):
-        y = np.ascontiguousarray(np.roll(luma, shift, 1)[:400, 50:450])
-        uv = np.roll(chroma, shift // 2, 2)[:, :200, 25:225]
-        frames.append(np.concatenate([y, uv.reshape(-1, 400)]))
-    last = transcode(frames, np.full(grid_shape(400, 400), quantiser, np.uint8))[-1]
-    return frames, last.i420, last.qp
+    assert error(restored) < 0.99 * error(last.i420)
 
 
 def test_warm_up_reports_its_time(small: Restorer) -> None:
@@ -170,10 +155,11 @@ def test_missing_file(tmp_path: Path) -> None:
         Restorer(tmp_path / "gone.onnx")
 
 
-@pytest.mark.parametrize("length", [0, 100, 40_000])
-def test_cut_off_file(tmp_path: Path, length: int) -> None:
+@pytest.mark.parametrize("kept", [0, 0.01, 0.5, 0.99])
+def test_cut_off_file(tmp_path: Path, kept: float) -> None:
     path = tmp_path / "cut.onnx"
-    path.write_bytes(find_model("small").path.read_bytes()[:length])
+    content = find_model("small").path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
     with pytest.raises(SemcallError, match=r"cut\.onnx (is damaged or no ONNX model|does not keep)"):
         Restorer(path)
 
@@ -258,4 +244,11 @@ def test_a_failure_while_running_is_said(tmp_path: Path) -> None:
         restorer.restore(i420, np.zeros((1, 1), np.uint8))
 
 
-PINNED: list[list[float]] = []
+PINNED = [
+    [-0.02, -0.2, -0.08, 0.12, -0.75, -0.75, 0.02, 0.0],
+    [-0.38, -0.55, -0.28, -0.22, -3.02, -1.62, -0.41, -0.45],
+    [0.05, -0.19, 0.11, 0.44, -0.33, -0.58, 0.77, 0.17],
+    [0.5, 0.17, 0.58, 1.11, -0.08, 0.42, 1.11, 0.86],
+    [-1.91, -2.11, -0.58, -0.3, -0.19, -0.23, -0.08, -0.12],
+    [-0.36, 0.61, -0.02, 0.14, -0.02, 0.03, 0.0, 0.02],
+]

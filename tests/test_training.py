@@ -22,14 +22,16 @@ from models.networks.quantised import QuantConv, quantise  # noqa: E402
 from models.networks.restorer import SmallRestorer  # noqa: E402
 from models.training import export, judge, pairs  # noqa: E402
 from models.training.coding import rate, transcode  # noqa: E402
-from models.training.restorer import CHECKPOINT, Recipe, Training, load_network, read_recipe, train_restorer  # noqa: E402
+from models.training.loop import CHECKPOINT, Training, load_network, train  # noqa: E402
+from models.training.recipe import Recipe, read_recipe  # noqa: E402
+from models.training.restorer import train_restorer  # noqa: E402
 
 RECIPE = """
 name = "tiny"
 channels = 16
 depth = 1
-steps = 12
-pixel_steps = 8
+pixel_steps = 12
+feature_steps = 4
 batch = 4
 crop = 64
 checkpoint_every = 6
@@ -132,7 +134,7 @@ def test_training_resumes_where_it_stopped(
     data: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted at step 9 and started again from the checkpoint of step 6, the result is the same to the bit."""
-    straight = train_restorer(recipe, data, tmp_path / "straight")
+    straight = train(recipe, data, tmp_path / "straight")
     one_step = Training._one_step
 
     def interrupted(self: Training) -> None:
@@ -143,10 +145,10 @@ def test_training_resumes_where_it_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(Training, "_one_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train_restorer(recipe, data, tmp_path / "resumed")
+            train(recipe, data, tmp_path / "resumed")
     half, _, facts = load_network(tmp_path / "resumed" / CHECKPOINT)
     assert facts["step"] == 6
-    resumed, _, facts = load_network(train_restorer(recipe, data, tmp_path / "resumed"))
+    resumed, _, facts = load_network(train(recipe, data, tmp_path / "resumed"))
     assert facts["step"] == 12
     expected = load_network(straight)[0].state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in resumed.state_dict().items())
@@ -154,13 +156,13 @@ def test_training_resumes_where_it_stopped(
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(data: Path, recipe: Path, tmp_path: Path) -> None:
-    train_restorer(recipe, data, tmp_path / "out", steps=1)
+    train(recipe, data, tmp_path / "out", minutes=1e-6)
     recipe.write_text(RECIPE + "seed = 9\n")
     with pytest.raises(SemcallError, match="belongs to another recipe"):
-        train_restorer(recipe, data, tmp_path / "out", steps=1)
+        train(recipe, data, tmp_path / "out", minutes=1e-6)
     (tmp_path / "out" / CHECKPOINT).write_bytes(b"nothing")
     with pytest.raises(SemcallError, match="cannot be read"):
-        train_restorer(recipe, data, tmp_path / "out", steps=1)
+        train(recipe, data, tmp_path / "out", minutes=1e-6)
 
 
 def test_quantised_gradients_leak() -> None:
@@ -177,7 +179,7 @@ def trained_like(channels: int = 16, depth: int = 2) -> SmallRestorer:
     torch.manual_seed(3)
     net = SmallRestorer(channels, depth)
     with torch.no_grad():
-        net.exit.weight.mul_(60)
+        net.exit.weight.mul_(100)
         for module in net.modules():
             if isinstance(module, QuantConv):
                 module.bias_or_zero().uniform_(-0.1, 0.1)
@@ -198,21 +200,23 @@ def test_the_graph_computes_what_was_trained(tmp_path: Path, width: int, height:
     assert np.array_equal(judge.onnx_restore(path)(frames[0], qp), restored)
 
 
-def test_export_judges_and_writes_a_card(
+def test_train_restorer_exports_judges_and_writes_a_card(
     data: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "JUDGED_AT", ((400.0, 4),))
-    checkpoint = train_restorer(recipe, data, tmp_path / "out", steps=2)
-    path = export.export_restorer(checkpoint, data, tmp_path / "models", "semcall train tiny")
+    path = train_restorer(recipe, data, tmp_path / "out", minutes=1e-3)
+    assert path == tmp_path / "out" / "tiny.onnx"
     card = json.loads(path.with_suffix(".json").read_text())
     assert find_model(str(path)).card == card
+    assert card["command"].endswith("--minutes 0.001")
     assert list(card["training_data"]["clips"]) == ["one-1"]
     (result,) = card["metrics"]["results"]
     assert result["clip"] == "three-1"
     assert 20 < result["psnr_db"][0] < 60
     assert result["vgg_face"] == [None, None]
     assert (tmp_path / "out" / "contact-sheet.png").stat().st_size > 10_000
-    assert Restorer(path).restore(*[moving(64, 48, 1)[0], np.full((3, 4), 30, np.uint8)]).shape == (72, 64)
+    i420 = moving(64, 48, 1)[0]
+    assert Restorer(path).restore(i420, np.full((3, 4), 30, np.uint8)).shape == (72, 64)
 
 
 def test_recipes_in_the_repository_are_valid() -> None:

@@ -41,13 +41,14 @@ class _Clip(torch.autograd.Function):
 
 def quantise(x: Tensor, step: float = STEP, zero: int = ZERO) -> Tensor:
     """`x` as the nearest value that uint8 codes with this step and zero point can hold."""
-    return cast(Tensor, _Clip.apply(x, step, zero))
+    return cast(Tensor, _Clip.apply(x, step, zero))  # type: ignore[no-untyped-call]
 
 
 class QuantConv(nn.Conv2d):
-    """A convolution with quantised weights and bias; `gain` scales its output (and is folded into the steps).
+    """A convolution with quantised weights, bias and output.
 
-    `step_in`: the step of its input; `zero`: the zero point of its output, None to leave that unquantised.
+    `pads`: zeros before and after, down and across; `step_in`: the step of its input; `zero`: the zero point of its
+    output, whose step is STEP.
     """
 
     def __init__(
@@ -59,15 +60,14 @@ class QuantConv(nn.Conv2d):
         stride: int = 1,
         pads: tuple[int, int] | None = None,
         step_in: float = STEP,
-        zero: int | None = ZERO,
-        gain: float = 1.0,
+        zero: int = ZERO,
     ) -> None:
         super().__init__(channels_in, channels_out, kernel, stride)
         self.pads = pads or (kernel // 2, kernel // 2)
-        self.step_in, self.zero, self.gain = step_in, zero, gain
+        self.step_in, self.zero = step_in, zero
 
     def weight_step(self) -> Tensor:
-        """Value of one weight code, per output channel, before `gain`."""
+        """Value of one weight code, per output channel."""
         return self.weight.detach().abs().amax((1, 2, 3)).clamp_min(1e-6) / WEIGHT_MAX
 
     def codes(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,5 +93,4 @@ class QuantConv(nn.Conv2d):
             out = F.conv2d(x, weight, bias, self.stride, first)
         else:
             out = F.conv2d(F.pad(x, (first, last, first, last)), weight, bias, self.stride)
-        out = out * self.gain if self.gain != 1.0 else out
-        return out if self.zero is None else quantise(out, STEP, self.zero)
+        return quantise(out, STEP, self.zero)

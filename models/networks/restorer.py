@@ -1,11 +1,15 @@
 """The small restorer: what a receiver without a GPU can afford on every frame.
 
-Luma goes in as codes, a strided convolution takes it to a quarter of the resolution, most of the work happens at an
-eighth, and a residual of whole code values is added to the decoded picture (global skip, as in Galteri et al. 2020,
-section 3). Chroma is passed through.
+Luma goes in as codes, a strided convolution takes it to a quarter of the resolution, a few convolutions work there,
+and a residual of whole code values is added to the decoded picture (global skip, as in Galteri et al. 2020, section
+3). The residual is scaled by the quantiser step of its macroblock: what was coded finely has little to mend. Chroma
+is passed through.
 """
 
 from __future__ import annotations
+
+import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,37 +17,57 @@ from torch.nn import functional as F
 
 from models.networks.quantised import LINEAR_ZERO, QuantConv, quantise
 
+SCALE = 4
+"""Luma samples per feature position, across and down."""
 LUMA_STEP, LUMA_ZERO = 1 / 128, 128
 QP_STEP, QP_ZERO = 1 / 16, 32
-RESIDUAL_GAIN = 8.0
-"""Code values of luma per unit of the last convolution."""
+GATE_STEP = 1 / 8
+"""Code values of luma, per unit of the last convolution, that one code of the gate stands for."""
+
+
+def gate_codes() -> Tensor:
+    """How far the residual is let through, per luma quantiser 0..51: whole numbers 1..128, as float.
+
+    It doubles with the quantiser step, every 6 (ITU-T H.264 clause 8.5.9), up to 16 code values per unit at 44.
+    """
+    return torch.round(64 * 2 ** ((torch.arange(52) - 38) / 6)).clamp(1, 128)
 
 
 class SmallRestorer(nn.Module):
-    """Luma and quantisers to restored luma.
+    """Luma and quantisers to restored luma. `channels` (at least 16) and `depth`: of the 3x3 convolutions inside."""
 
-    `fine`: channels at 1/4 of the resolution; `coarse`: channels at 1/8; `depth`: 3x3 convolutions at 1/8 inside
-    the inner skip; `last`: 3x3 convolutions at 1/4 before the output.
-    """
-
-    def __init__(self, fine: int = 16, coarse: int = 48, depth: int = 3, last: int = 2) -> None:
+    def __init__(self, channels: int = 32, depth: int = 2) -> None:
         super().__init__()
-        self.entry = QuantConv(1, fine, 4, stride=4, pads=(0, 2), step_in=LUMA_STEP)
-        self.down = QuantConv(fine, coarse, 3, stride=2, zero=LINEAR_ZERO)
-        self.hardness = QuantConv(1, coarse, 1, pads=(0, 0), step_in=QP_STEP, zero=LINEAR_ZERO)
-        self.body = nn.ModuleList(QuantConv(coarse, coarse, 3) for _ in range(depth))
-        self.up = QuantConv(coarse, 4 * fine, 1, pads=(0, 0), zero=LINEAR_ZERO)
-        self.tail = nn.ModuleList(QuantConv(fine, fine, 3) for _ in range(last - 1))
-        self.exit = QuantConv(fine, 16, 3, zero=None, gain=RESIDUAL_GAIN)
+        self.entry = QuantConv(
+            1, channels, SCALE, stride=SCALE, pads=(0, SCALE - 2), step_in=LUMA_STEP, zero=LINEAR_ZERO
+        )
+        self.hardness = QuantConv(1, channels, 1, pads=(0, 0), step_in=QP_STEP, zero=LINEAR_ZERO)
+        self.body = nn.ModuleList(QuantConv(channels, channels, 3) for _ in range(depth))
+        self.exit = QuantConv(channels, SCALE * SCALE, 3, zero=LINEAR_ZERO)
+        self.register_buffer("gate", gate_codes() * GATE_STEP, persistent=False)
         self._start()
 
     def _start(self) -> None:
-        for module in self.modules():
-            if isinstance(module, QuantConv):
-                nn.init.kaiming_normal_(module.weight, a=0.5)
-                nn.init.zeros_(module.bias_or_zero())
+        """Begin as the identity on a cosine transform.
+
+        Neighbouring samples are nearly equal: random filters would all see the same local mean, and training crawls.
+        The first filters are the 4x4 cosine basis with the alternating ones amplified; the rest see no mean.
+        """
         with torch.no_grad():
-            self.exit.weight.mul_(0.1)
+            for module in self.modules():
+                if isinstance(module, QuantConv):
+                    nn.init.kaiming_normal_(module.weight, a=0.5)
+                    nn.init.zeros_(module.bias_or_zero())
+            index = torch.arange(SCALE)
+            basis = torch.cos(math.pi * (2 * index[None] + 1) * index[:, None] / (2 * SCALE)) * math.sqrt(2 / SCALE)
+            basis[0] /= math.sqrt(2)
+            order = index[:, None] + index[None]
+            amplified = torch.where(order == 0, 1.0, torch.where(order < 3, 4.0, 8.0))
+            filters = torch.einsum("uv,ux,vy->uvxy", amplified, basis, basis).reshape(SCALE * SCALE, 1, SCALE, SCALE)
+            weight = self.entry.weight
+            weight.sub_(weight.mean((1, 2, 3), keepdim=True)).mul_(2)
+            weight[: len(filters)] = filters
+            self.exit.weight.mul_(0.002)
 
     def residual(self, y: Tensor, qp: Tensor) -> Tensor:
         """What to add to the luma, in code values, not rounded: float [n, 1, H, W].
@@ -51,20 +75,14 @@ class SmallRestorer(nn.Module):
         `y`: float [n, 1, H, W], whole values 0..255, H and W even; `qp`: float [n, 1, ceil(H/16), ceil(W/16)], 0..51.
         """
         height, width = y.shape[2:]
-        fine = self.entry((y - LUMA_ZERO) * LUMA_STEP)
-        coarse = self.down(fine)
-        hardness = F.interpolate((qp - QP_ZERO) * QP_STEP, scale_factor=2.0, mode="nearest")
-        hardness = self.hardness(hardness[..., : coarse.shape[2], : coarse.shape[3]])
-        x = start = quantise(coarse + hardness)
+        x = self.entry((y - LUMA_ZERO) * LUMA_STEP)
+        spread = F.interpolate(qp, scale_factor=16.0 / SCALE, mode="nearest")[..., : x.shape[2], : x.shape[3]]
+        x = start = quantise(x + self.hardness((spread - QP_ZERO) * QP_STEP))
         for layer in self.body:
             x = layer(x)
         x = quantise(x + start)
-        up = F.pixel_shuffle(self.up(x), 2)[..., : fine.shape[2], : fine.shape[3]]
-        x = quantise(fine + up)
-        for layer in self.tail:
-            x = layer(x)
-        out: Tensor = F.pixel_shuffle(self.exit(x), 4)[..., :height, :width]
-        return out
+        gate = cast(Tensor, self.gate)[spread.long().clamp(0, 51)]
+        return F.pixel_shuffle(self.exit(x) * gate, SCALE)[..., :height, :width]
 
     def forward(self, y: Tensor, qp: Tensor) -> Tensor:
         """Restored luma as the exported graph gives it: whole values 0..255, float [n, 1, H, W]."""

@@ -1,11 +1,11 @@
-"""What the link does to a picture: x264 as the sender runs it, with a given quantiser map, and back through FFmpeg."""
+"""What the link does to a picture: x264 with a given quantiser map, as the sender runs it, and FFmpeg's decoder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -55,17 +55,18 @@ def transcode(frames: Sequence[I420], qp: NDArray[np.uint8], fps: int = 30) -> l
     decoder.options = {"export_side_data": "venc_params"}
     decoder.thread_count = 1
     regions = _region_filter(qp, width, height, fps)
-    packets: list[av.Packet] = []
+    packets: list[av.Packet[Any]] = []
     for index, i420 in enumerate(frames):
         frame = av.VideoFrame.from_ndarray(i420, "yuv420p")
         frame.pts, frame.time_base = index, Fraction(1, fps)
         regions.vpush(frame)
-        packets += encoder.encode(cast(av.VideoFrame, regions.vpull()))
+        packets += encoder.encode(regions.vpull())
     packets += encoder.encode(None)
-    pictures = [picture for packet in packets for picture in decoder.decode(av.Packet(bytes(packet)))]
-    pictures += decoder.decode(None)
+    pictures: list[av.VideoFrame] = []
+    for packet in [*(av.Packet(bytes(packet)) for packet in packets), None]:
+        pictures += decoder.decode(packet)
     return [
-        Coded(i420_from_frame(cast(av.VideoFrame, picture)), qp_map(cast(av.VideoFrame, picture)), packet.size * 8)
+        Coded(i420_from_frame(picture), qp_map(picture), packet.size * 8)
         for picture, packet in zip(pictures, packets, strict=True)
     ]
 
@@ -76,7 +77,7 @@ def qp_map(frame: av.VideoFrame) -> NDArray[np.uint8]:
     FFmpeg's AVVideoBlockParams: five 32-bit numbers, x, y, w, h and the difference to the picture's quantiser.
     """
     side = next(item for item in frame.side_data if isinstance(item, VideoEncParams))
-    raw = np.frombuffer(memoryview(side), np.uint8)
+    raw = np.frombuffer(cast(Any, side), np.uint8)
     end = side.blocks_offset + side.nb_blocks * side.block_size
     blocks = raw[side.blocks_offset : end].reshape(side.nb_blocks, side.block_size)[:, :20].copy().view("<i4")
     result = np.zeros((-(-frame.height // 16), -(-frame.width // 16)), np.uint8)
@@ -91,7 +92,7 @@ def rate(coded: Sequence[Coded], fps: int = 30) -> float:
 
 
 def _region_filter(qp: NDArray[np.uint8], width: int, height: int, fps: int) -> av.filter.Graph:
-    """A filter chain that hangs one region record per run of equal quantiser on a frame; the background comes last."""
+    """A filter chain that hangs a region record per run of equal quantiser on a frame, the background last."""
     values, counts = np.unique(qp, return_counts=True)
     background = int(values[counts.argmax()])
     regions = [

@@ -8,171 +8,126 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
+from rich.progress import track
 
-from models.networks.quantised import LINEAR_ZERO, STEP, ZERO, QuantConv
+from models.networks.quantised import QuantConv
 from models.networks.restorer import (
+    GATE_STEP,
     LUMA_STEP,
     LUMA_ZERO,
     QP_STEP,
     QP_ZERO,
-    RESIDUAL_GAIN,
+    SCALE,
     SmallRestorer,
+    gate_codes,
 )
+from models.training.graph import OPSET, GraphWriter
+from models.training.judge import Figures, Scene, contact_sheet, judge, onnx_restore, scene
+from models.training.loop import load_network
+from models.training.pairs import permissive_clips
 
 CONTRACT = 1
-OPSET = 17
+JUDGED_AT = ((400.0, 0), (400.0, 8), (200.0, 8))
+"""kbit/s at 1280x720 (scaled to a clip's size), and how many quantiser steps the face is finer."""
+_DEFINITION = (
+    "[before, after]; frames 10, 11, 20, 21, 30, 31 of a second from 1.0 s on, x264 Constrained Baseline veryfast at "
+    "`kbps`, 30 fps. psnr_db, ssim (Gaussian 11x11, sigma 1.5): luma of whole frames, higher is better. vgg_face, "
+    "vgg_elsewhere: squared distance of channel-normalised VGG-19 features (conv1_2, conv2_2, conv3_4; ImageNet, "
+    "fine-tuned on CUB; not LPIPS) in a 256x256 window on the face and in the corner farthest from it, lower is "
+    "better. flicker: mean absolute error of the change to the next frame, luma code values, lower is better."
+)
 
 
-class GraphWriter:
-    """Collects the nodes and constants of a graph. Values are named by the node that makes them."""
-
-    def __init__(self) -> None:
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: dict[str, onnx.TensorProto] = {}
-
-    def constant(self, value: NDArray[Any] | np.generic, name: str) -> str:
-        """A named constant; the same name is written once."""
-        if name not in self._constants:
-            self._constants[name] = numpy_helper.from_array(np.array(value, order="C"), name)
-        return name
-
-    def node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        """A node of one output, which bears its name."""
-        self._nodes.append(helper.make_node(kind, inputs, [name], name=f"node_{name}", **attributes))
-        return name
-
-    def dequantise(self, codes: str, step: float, zero: int, name: str) -> str:
-        """Codes as values."""
-        return self.node("DequantizeLinear", [codes, *self._step(step, zero)], name)
-
-    def quantise(self, values: str, step: float, zero: int, name: str) -> str:
-        """Values as uint8 codes, rounded to even and saturated."""
-        return self.node("QuantizeLinear", [values, *self._step(step, zero)], name)
-
-    def requantise(self, values: str, step: float, zero: int, name: str) -> str:
-        """Values through codes: what the runtime fuses with the node before."""
-        return self.dequantise(self.quantise(values, step, zero, f"{name}_codes"), step, zero, name)
-
-    def conv(self, x: str, layer: QuantConv, name: str) -> str:
-        """A quantised convolution up to, not including, the quantiser of its output."""
-        weight, bias, step = (part.numpy() for part in layer.codes())
-        step = (step * layer.gain).astype(np.float32)
-        channels = len(step)
-        w = self.node(
-            "DequantizeLinear",
-            [
-                self.constant(weight.astype(np.int8), f"{name}_weight_codes"),
-                self.constant(step, f"{name}_weight_step"),
-                self.constant(np.zeros(channels, np.int8), f"{name}_weight_zero"),
-            ],
-            f"{name}_weight",
-            axis=0,
-        )
-        b = self.node(
-            "DequantizeLinear",
-            [
-                self.constant(bias.astype(np.int32), f"{name}_bias_codes"),
-                self.constant((step * np.float32(layer.step_in)).astype(np.float32), f"{name}_bias_step"),
-                self.constant(np.zeros(channels, np.int32), f"{name}_bias_zero"),
-            ],
-            f"{name}_bias",
-            axis=0,
-        )
-        first, last = layer.pads
-        return self.node(
-            "Conv",
-            [x, w, b],
-            f"{name}_sum",
-            kernel_shape=list(layer.kernel_size),
-            strides=list(layer.stride),
-            pads=[first, first, last, last],
-        )
-
-    def feature(self, x: str, layer: QuantConv, name: str) -> str:
-        """A quantised convolution with its output quantiser, as values."""
-        assert layer.zero is not None
-        return self.requantise(self.conv(x, layer, name), STEP, layer.zero, name)
-
-    def add(self, first: str, second: str, name: str) -> str:
-        """The sum of two features, clipped to a feature's range."""
-        return self.requantise(self.node("Add", [first, second], f"{name}_sum"), STEP, ZERO, name)
-
-    def like(self, codes: str, model: str, name: str) -> str:
-        """The top left of `codes`, as high and wide as `model`."""
-        size = self.node("Shape", [model], f"{name}_size", start=2, end=4)
-        origin = self.constant(np.zeros(2, np.int64), "origin")
-        axes = self.constant(np.array([2, 3], np.int64), "spatial_axes")
-        return self.node("Slice", [codes, origin, size, axes], name)
-
-    def model(self, name: str) -> onnx.ModelProto:
-        """The finished model with the restorer's inputs and outputs, checked."""
-        planes = {
-            "y": [1, 1, "height", "width"],
-            "uv": [1, 2, "half_height", "half_width"],
-            "qp": [1, 1, "rows", "columns"],
-            "y_out": [1, 1, "height", "width"],
-            "uv_out": [1, 2, "half_height", "half_width"],
-        }
-        info = {key: helper.make_tensor_value_info(key, TensorProto.UINT8, dims) for key, dims in planes.items()}
-        graph = helper.make_graph(
-            self._nodes,
-            name,
-            [info["y"], info["uv"], info["qp"]],
-            [info["y_out"], info["uv_out"]],
-            list(self._constants.values()),
-        )
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8, producer_name="semcall"
-        )
-        onnx.checker.check_model(model, full_check=True)
-        return model
-
-    def _step(self, step: float, zero: int) -> tuple[str, str]:
-        # Full precision in the name: it identifies the constant.
-        return self.constant(np.float32(step), f"step_{step!r}"), self.constant(np.uint8(zero), f"zero_{zero}")
+def spread(g: GraphWriter, blocks: str, grid: str, name: str) -> str:
+    """One value per macroblock as one per feature position; `grid` is as large as the result."""
+    scales = g.constant(np.array([1, 1, 16 // SCALE, 16 // SCALE], np.float32), "spread_scales")
+    wide = g.node(
+        "Resize",
+        [blocks, "", scales],
+        f"{name}_spread",
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+    return g.like(wide, grid, f"{name}_grid")
 
 
 def build(net: SmallRestorer, name: str) -> onnx.ModelProto:
     """The restorer contract's graph for a trained network: what SmallRestorer.forward computes, on codes."""
     g = GraphWriter()
-    fine = g.feature(g.dequantise("y", LUMA_STEP, LUMA_ZERO, "luma"), net.entry, "entry")
-    down = g.feature(fine, net.down, "down")
-    scales = g.constant(np.array([1, 1, 2, 2], np.float32), "qp_scales")
-    spread = g.node(
-        "Resize",
-        ["qp", "", scales],
-        "qp_spread",
-        mode="nearest",
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-    )
-    spread = g.dequantise(g.like(spread, down, "qp_grid"), QP_STEP, QP_ZERO, "qp_values")
-    x = start = g.add(down, g.feature(spread, net.hardness, "hardness"), "start")
+    entry = g.feature(g.dequantise("y", LUMA_STEP, LUMA_ZERO, "luma"), net.entry, "entry")
+    hardness = g.dequantise(spread(g, "qp", f"{entry}_codes", "qp"), QP_STEP, QP_ZERO, "qp_values")
+    table = g.constant(gate_codes().numpy().astype(np.uint8), "gate_table")
+    limits = [g.constant(np.int32(value), f"qp_limit_{value}") for value in (0, 51)]
+    position = g.node("Clip", [g.node("Cast", ["qp"], "qp_whole", to=TensorProto.INT32), *limits], "qp_index")
+    gate = spread(g, g.node("Gather", [table, position], "gate_codes"), f"{entry}_codes", "gate")
+    x = start = g.add(entry, g.feature(hardness, net.hardness, "hardness"), "start")
     for index, layer in enumerate(net.body):
         assert isinstance(layer, QuantConv)
         x = g.feature(x, layer, f"body{index}")
     x = g.add(x, start, "inner")
-    up = g.quantise(g.conv(x, net.up, "up"), STEP, LINEAR_ZERO, "up_codes")
-    up = g.like(g.node("DepthToSpace", [up], "up_spread", blocksize=2, mode="CRD"), fine, "up_grid")
-    x = g.add(fine, g.dequantise(up, STEP, LINEAR_ZERO, "up_values"), "outer")
-    for index, layer in enumerate(net.tail):
-        assert isinstance(layer, QuantConv)
-        x = g.feature(x, layer, f"tail{index}")
-    residual = g.quantise(g.conv(x, net.exit, "exit"), 1.0, 128, "residual_codes")
-    residual = g.node("DepthToSpace", [residual], "residual_spread", blocksize=4, mode="CRD")
+    change = g.feature(x, net.exit, "exit")
+    residual = g.node("Mul", [change, g.dequantise(gate, GATE_STEP, 0, "gate_values")], "gated")
+    residual = g.quantise(residual, 1.0, 128, "residual_codes")
+    residual = g.node("DepthToSpace", [residual], "residual_spread", blocksize=SCALE, mode="CRD")
     residual = g.dequantise(g.like(residual, "y", "residual_grid"), 1.0, 128, "residual")
     total = g.node("Add", [g.dequantise("y", 1.0, 0, "luma_whole"), residual], "total")
     g.quantise(total, 1.0, 0, "y_out")
     g.node("Identity", ["uv"], "uv_out")
     return g.model(name)
+
+
+def export_restorer(checkpoint: Path, data: Path, folder: Path, command: str) -> Path:
+    """Write the model and card of a checkpoint to `folder`, judged on the permissive validation clips of `data`.
+
+    A contact sheet of those clips goes beside the checkpoint. `command`: what made it, for the card. Raises
+    SemcallError when the checkpoint or the clips cannot be read.
+    """
+    net, recipe, facts = load_network(checkpoint)
+    clips = permissive_clips(data, "val")
+    path = write(net, recipe.name, folder, {})
+    restore = onnx_restore(path)
+    scenes, results = [], []
+    pieces = [(clip, *rate) for clip in clips for rate in JUDGED_AT]
+    for clip, kbps, finer in track(pieces, description=f"judging {recipe.name}"):
+        scenes.append(scene(data, clip.path, kbps, finer))
+        results.append(_result(scenes[-1], judge(scenes[-1], restore, data)))
+    contact_sheet(scenes[1 :: len(JUDGED_AT)] or scenes, restore, checkpoint.with_name("contact-sheet.png"))
+    licences = {clip.name: clip.licence for clip in permissive_clips(data, "train")}
+    card = {
+        "training_data": {
+            "source": "talking-head clips under MIT, Apache-2.0 or CC-BY; never a validation identity",
+            "clips": {name: licences.get(name, "unknown") for name in facts["clips"]},
+        },
+        "training": {"steps": facts["step"], "minutes": round(facts["seconds"] / 60, 1), "recipe": asdict(recipe)},
+        "command": command,
+        "metrics": {"definition": _DEFINITION, "results": results},
+    }
+    return write(net, recipe.name, folder, card)
+
+
+def _result(piece: Scene, figures: Figures) -> dict[str, Any]:
+    pairs = {
+        "psnr_db": (figures.psnr, 2),
+        "ssim": (figures.ssim, 4),
+        "vgg_face": (figures.vgg_face, 4),
+        "vgg_elsewhere": (figures.vgg_rest, 4),
+        "flicker": (figures.flicker, 3),
+    }
+    before_after = {
+        name: [None if math.isnan(value) else round(value, digits) for value in pair]
+        for name, (pair, digits) in pairs.items()
+    }
+    return {"clip": piece.name, "kbps": round(piece.kbps), "face_finer_by": piece.share, **before_after}
 
 
 def write(net: SmallRestorer, name: str, folder: Path, facts: dict[str, Any]) -> Path:
@@ -196,7 +151,6 @@ def write(net: SmallRestorer, name: str, folder: Path, facts: dict[str, Any]) ->
             "qp": "uint8 [1, 1, ceil(H/16), ceil(W/16)], luma quantiser 0..51",
         },
         "outputs": {"y_out": "uint8 [1, 1, H, W]", "uv_out": "uint8 [1, 2, H/2, W/2], equal to uv"},
-        "residual_gain": RESIDUAL_GAIN,
         "licence": "MIT",
         "made": datetime.now(UTC).date().isoformat(),
         **facts,

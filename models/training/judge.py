@@ -9,10 +9,12 @@ from typing import cast
 
 import cv2
 import numpy as np
+import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
 from models.networks.features import VGG, Vgg, rgb
+from models.networks.restorer import SmallRestorer
 from models.training.coding import Coded
 from models.training.pairs import MAX_PIXELS, FaceFinder, at_rate, read_segment
 from shared.grid import Mask
@@ -23,6 +25,8 @@ Restore = Callable[[I420, NDArray[np.uint8]], I420]
 
 _JUDGED = (10, 20, 30)
 _FRAMES = 36
+WINDOW = 256
+"""Samples, across and down, of the windows that the feature network looks at: whole frames take it minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +43,16 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Before and after, means over frames: PSNR and SSIM of luma, distance on VGG-19 to conv3_4 of RGB."""
+    """Before and after, means over frames.
+
+    PSNR (dB) and SSIM of whole luma planes; distance on VGG-19 to conv3_4 of RGB, in a window on the face and in the
+    corner farthest from it (NaN without that network); flicker: wrong change to the next frame, luma code values.
+    """
 
     psnr: tuple[float, float]
     ssim: tuple[float, float]
-    vgg: tuple[float, float] | None
+    vgg_face: tuple[float, float]
+    vgg_rest: tuple[float, float]
     flicker: tuple[float, float]
 
 
@@ -66,25 +75,37 @@ def scene(data: Path, clip: Path, kbps: float, offset: int, start: float = 1.0) 
 
 
 def judge(scene: Scene, restore: Restore, data: Path) -> Figures:
-    """Compare a scene before and after `restore`; `vgg` is None without that network in `data`.
-
-    Flicker is the mean absolute difference, in code values, between the change from a frame to the next and the
-    original's change.
-    """
-    restored = [restore(coded.i420, coded.qp) for coded in scene.coded]
-    before = [coded.i420 for coded in scene.coded]
+    """Compare a scene before and after `restore`."""
+    sides = ([coded.i420 for coded in scene.coded], [restore(coded.i420, coded.qp) for coded in scene.coded])
     weights = data / "weights" / VGG
     net = Vgg(weights) if weights.exists() else None
-    vgg = None
-    if net is not None:
-        vgg = (distance(net, before, scene.original), distance(net, restored, scene.original))
-    both = (before, restored)
+
+    def both(measure: Callable[[list[I420]], float]) -> tuple[float, float]:
+        return measure(sides[0]), measure(sides[1])
+
+    def luma(measure: Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]) -> tuple[float, float]:
+        return both(
+            lambda side: float(
+                np.mean([measure(planes(a)[0], planes(b)[0]) for a, b in zip(side, scene.original, strict=True)])
+            )
+        )
+
+    def vgg(corner: tuple[int, int]) -> tuple[float, float]:
+        return both(lambda side: distance(net, side, scene.original, corner) if net else float("nan"))
+
+    on_face, elsewhere = windows(scene)
     return Figures(
-        cast(tuple[float, float], tuple(np.mean([psnr(*pair) for pair in _luma(side, scene)]) for side in both)),
-        cast(tuple[float, float], tuple(np.mean([ssim(*pair) for pair in _luma(side, scene)]) for side in both)),
-        vgg,
-        (flicker(before, scene.original), flicker(restored, scene.original)),
+        luma(psnr), luma(ssim), vgg(on_face), vgg(elsewhere), both(lambda side: flicker(side, scene.original))
     )
+
+
+def windows(scene: Scene, size: int = WINDOW) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Top and left of a window on the face and of one in the corner farthest from it; even numbers."""
+    height, width = planes(scene.original[0])[0].shape
+    y, x = np.argwhere(scene.face).mean(0) * 16 + 8
+    last = max(0, height - size) & ~1, max(0, width - size) & ~1
+    face = int(np.clip(y - size / 2, 0, last[0])) & ~1, int(np.clip(x - size / 2, 0, last[1])) & ~1
+    return face, (0 if y > height / 2 else last[0], 0 if x > width / 2 else last[1])
 
 
 def psnr(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
@@ -96,7 +117,10 @@ def psnr(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
 def ssim(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
     """Structural similarity of two planes: Gaussian window 11, sigma 1.5, K1 0.01, K2 0.03 (Wang et al. 2004)."""
     a, b = first.astype(np.float32), second.astype(np.float32)
-    blur = lambda x: cv2.GaussianBlur(x, (11, 11), 1.5)[5:-5, 5:-5]  # noqa: E731
+
+    def blur(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return cast(NDArray[np.float32], cv2.GaussianBlur(x, (11, 11), 1.5)[5:-5, 5:-5])
+
     mean_a, mean_b = blur(a), blur(b)
     var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
     covariance = blur(a * b) - mean_a * mean_b
@@ -105,12 +129,12 @@ def ssim(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
     return float((top / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean())
 
 
-def distance(net: Vgg, images: list[I420], truths: list[I420]) -> float:
-    """Mean distance on `net` between pictures of RGB clipped to 0..1."""
+def distance(net: Vgg, images: list[I420], truths: list[I420], corner: tuple[int, int]) -> float:
+    """Mean distance on `net` between windows at `corner` of every second picture, in RGB clipped to 0..1."""
     values = []
     with torch.no_grad():
         for image, truth in zip(images[::2], truths[::2], strict=True):
-            values.append(float(net.distance(net(_rgb(image)), net(_rgb(truth)))))
+            values.append(float(net.distance(net(_rgb(image, corner)), net(_rgb(truth, corner)))))
     return float(np.mean(values))
 
 
@@ -123,21 +147,14 @@ def flicker(images: list[I420], truths: list[I420]) -> float:
     return float(np.mean(values))
 
 
-def contact_sheet(scenes: list[Scene], restore: Restore, path: Path, size: int = 144, zoom: int = 3) -> None:
+def contact_sheet(scenes: list[Scene], restore: Restore, path: Path, size: int = 160, zoom: int = 3) -> None:
     """A PNG: per scene a row of the face and a row beside it; columns decoded, restored, original, the change x8."""
     rows = []
     for shown in scenes:
         coded = shown.coded[2]
-        restored = restore(coded.i420, coded.qp)
-        height, width = planes(coded.i420)[0].shape
-        y, x = np.argwhere(shown.face).mean(0) * 16 if shown.face.any() else (height / 2, width / 2)
-        for dy, dx in ((0.0, 0.0), (0.9, 1.1)):
-            top = int(np.clip(y - size / 2 + dy * size, 0, height - size)) & ~1
-            left = int(np.clip(x - size / 2 + dx * size, 0, width - size)) & ~1
-            cells = [
-                bgr_from_i420(image)[top : top + size, left : left + size]
-                for image in (coded.i420, restored, shown.original[2])
-            ]
+        images = (coded.i420, restore(coded.i420, coded.qp), shown.original[2])
+        for top, left in windows(shown, size):
+            cells = [bgr_from_i420(image)[top : top + size, left : left + size] for image in images]
             change = cells[1].astype(np.int32) - cells[0]
             cells.append(np.clip(128 + 8 * change, 0, 255).astype(np.uint8))
             row = [cv2.resize(cell, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC) for cell in cells]
@@ -146,15 +163,41 @@ def contact_sheet(scenes: list[Scene], restore: Restore, path: Path, size: int =
     cv2.imwrite(str(path), np.vstack(rows))
 
 
-def _luma(images: list[I420], scene: Scene) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    return [(planes(a)[0], planes(b)[0]) for a, b in zip(images, scene.original, strict=True)]
-
-
 def _plane(i420: I420) -> NDArray[np.float32]:
     return planes(i420)[0].astype(np.float32)
 
 
-def _rgb(i420: I420) -> torch.Tensor:
-    y, uv = planes(i420)
-    parts = (torch.from_numpy(np.ascontiguousarray(part)).float()[None] for part in (y[None], uv))
-    return rgb(*parts).clamp(0, 1)
+def _rgb(i420: I420, corner: tuple[int, int]) -> torch.Tensor:
+    top, left = corner
+    luma, chroma = planes(i420)
+    y = luma[None, top : top + WINDOW, left : left + WINDOW]
+    uv = chroma[:, top // 2 : (top + WINDOW) // 2, left // 2 : (left + WINDOW) // 2]
+    return rgb(*(torch.from_numpy(part.astype(np.float32))[None] for part in (y, uv))).clamp(0, 1)
+
+
+def network_restore(net: SmallRestorer) -> Restore:
+    """A network under training as a function on pictures."""
+
+    def restore(i420: I420, qp: NDArray[np.uint8]) -> I420:
+        restored = i420.copy()
+        luma = planes(restored)[0]
+        with torch.no_grad():
+            y, quantiser = (torch.from_numpy(part.astype(np.float32))[None, None] for part in (luma, qp))
+            luma[:] = net(y, quantiser)[0, 0].numpy().astype(np.uint8)
+        return restored
+
+    return restore
+
+
+def onnx_restore(path: Path) -> Restore:
+    """An exported model as a function on pictures, on one CPU thread."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+
+    def restore(i420: I420, qp: NDArray[np.uint8]) -> I420:
+        y, uv = planes(i420)
+        out = session.run(["y_out", "uv_out"], {"y": y[None, None], "uv": uv[None], "qp": qp[None, None]})
+        return np.concatenate([out[0][0, 0], out[1].reshape(-1, i420.shape[1])])
+
+    return restore

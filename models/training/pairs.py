@@ -71,8 +71,11 @@ def permissive_clips(data: Path, split: str) -> list[Clip]:
     return clips
 
 
-def read_segment(path: Path, start: float, count: int) -> list[I420]:
-    """Up to `count` frames of a file from `start` seconds on, as I420, scaled down to at most 1280x720 samples."""
+def read_segment(path: Path, start: float, count: int, shrink: float = 1.0) -> list[I420]:
+    """Up to `count` frames of a file from `start` seconds on, as I420, scaled down to at most 1280x720 samples.
+
+    `shrink`: a further factor, at most 1, kept from going below 272 samples across or down.
+    """
     frames: list[I420] = []
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -81,6 +84,7 @@ def read_segment(path: Path, start: float, count: int) -> list[I420]:
             if (frame.time or 0.0) < start:
                 continue
             scale = min(1.0, (MAX_PIXELS / (frame.width * frame.height)) ** 0.5)
+            scale = max(scale * shrink, min(scale, 272 / min(frame.width, frame.height)))
             frames.append(
                 i420_from_frame(frame, round(frame.width * scale / 2) * 2, round(frame.height * scale / 2) * 2)
             )
@@ -143,14 +147,15 @@ def at_rate(frames: list[I420], face: Mask, offset: int, kbps: float) -> list[Co
 
 def quantisers(face: Mask, background: int, offset: int) -> NDArray[np.uint8]:
     """A quantiser map, uint8 [rows, columns]: `background`, and `offset` less on the face, within 16..51."""
-    return np.where(face, np.clip(background - offset, 16, 51), np.clip(background, 16, 51)).astype(np.uint8)
+    return np.clip(background - offset * face.astype(np.int64), 16, 51).astype(np.uint8)
 
 
 def prepare(data: Path, out: Path, seed: int = 0, limit: int | None = None) -> list[Path]:
     """Write one .npz of crops per permissive training clip to `out`; clips already there are kept.
 
-    Per clip up to three segments, each coded twice: background quantiser 27..44, the face 0..12 finer, which is what
-    200-1000 kb/s come to at 1280x720. `limit`: use only that many clips. Returns the files, sorted.
+    Per clip two to four segments, at full size or smaller, each coded twice: background quantiser 27..44, the face
+    0..12 finer, which is what 200-1000 kb/s come to at 1280x720. `limit`: use only that many clips. Returns the
+    files, sorted.
     """
     out.mkdir(parents=True, exist_ok=True)
     clips = permissive_clips(data, "train")[:limit]
@@ -191,9 +196,11 @@ _Crop = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 def _clip_crops(clip: Clip, finder: FaceFinder, random: np.random.Generator) -> Iterator[_Crop]:
     with av.open(str(clip.path)) as container:
         seconds = (container.duration or 0) / 1e6
-    count = 1 if seconds < 3 else 2 if seconds < 9 else 3
+    count = 2 if seconds < 3 else 3 if seconds < 9 else 4
     for part in range(count):
-        frames = read_segment(clip.path, seconds * part / count, SEGMENT)
+        # Most clips are soft and already compressed once; made smaller they are as sharp as a camera's picture.
+        shrink = float(random.choice([1.0, 0.7, 0.5]))
+        frames = read_segment(clip.path, seconds * part / count, SEGMENT, shrink)
         if not frames:
             continue
         face = finder.mask(frames[len(frames) // 2])
@@ -206,12 +213,12 @@ def _clip_crops(clip: Clip, finder: FaceFinder, random: np.random.Generator) -> 
 
 
 def _crops(original: I420, coded: Coded, face: Mask, random: np.random.Generator) -> Iterator[_Crop]:
-    """Crops on the macroblock grid, one per 100,000 samples, two thirds of them on the face."""
+    """Crops on the macroblock grid, one per 60,000 samples, two thirds of them on the face."""
     width, height = original.shape[1], original.shape[0] * 2 // 3
     edge = CROP // MACROBLOCK
     last_row, last_column = height // MACROBLOCK - edge, width // MACROBLOCK - edge
     on_face = np.argwhere(face)
-    for _ in range(max(1, width * height // 100_000)):
+    for _ in range(max(1, width * height // 60_000)):
         if len(on_face) and random.random() < 0.67:
             row, column = on_face[random.integers(len(on_face))] - edge // 2
         else:

@@ -1,0 +1,48 @@
+"""What a training run is told: the entries of configs/*.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from shared.errors import SemcallError
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What `configs/*.toml` says. Sizes of the network as in SmallRestorer; `rate`: Adam's learning rate at first.
+
+    `pixel_steps` learn from pixels alone: that is ten times as fast, and features alone hardly move a fresh network.
+    `feature_steps` follow, at half the rate. `pixel`: the pixel loss's gradient norm relative to the feature loss's
+    there; `ema`: decay of the averaged weights that are kept; `threads`: of PyTorch; `clips`: use only so many clips
+    (0: all).
+    """
+
+    name: str = "small"
+    seed: int = 1
+    channels: int = 32
+    depth: int = 2
+    pixel_steps: int = 16000
+    feature_steps: int = 2000
+    batch: int = 8
+    crop: int = 96
+    rate: float = 1e-3
+    pixel: float = 0.5
+    ema: float = 0.998
+    threads: int = 1
+    clips: int = 0
+    checkpoint_every: int = 500
+
+
+def read_recipe(config: Path) -> Recipe:
+    """A recipe from a TOML file. Raises SemcallError on what cannot be read or is unknown."""
+    try:
+        values: dict[str, Any] = tomllib.loads(config.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SemcallError(f"The training recipe {config} cannot be read: {error}.") from error
+    unknown = set(values) - {field.name for field in fields(Recipe)}
+    if unknown:
+        raise SemcallError(f"The training recipe {config} has unknown entries: {', '.join(sorted(unknown))}.")
+    return Recipe(**values)
