@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import cv2
 import numpy as np
@@ -13,6 +12,7 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
+from models.evaluation.metrics import psnr, ssim_map
 from models.networks.features import VGG, Vgg, rgb
 from models.networks.restorer import SmallRestorer
 from models.training.coding import Coded
@@ -95,7 +95,7 @@ def judge(scene: Scene, restore: Restore, data: Path) -> Figures:
 
     on_face, elsewhere = windows(scene)
     return Figures(
-        luma(psnr), luma(ssim), vgg(on_face), vgg(elsewhere), both(lambda side: flicker(side, scene.original))
+        luma(psnr), luma(cropped_ssim), vgg(on_face), vgg(elsewhere), both(lambda side: flicker(side, scene.original))
     )
 
 
@@ -108,25 +108,9 @@ def windows(scene: Scene, size: int = WINDOW) -> tuple[tuple[int, int], tuple[in
     return face, (0 if y > height / 2 else last[0], 0 if x > width / 2 else last[1])
 
 
-def psnr(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio of two planes, peak 255, in dB."""
-    error = np.mean((first.astype(np.float32) - second.astype(np.float32)) ** 2)
-    return float(10 * np.log10(255**2 / max(float(error), 1e-9)))
-
-
-def ssim(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
-    """Structural similarity of two planes: Gaussian window 11, sigma 1.5, K1 0.01, K2 0.03 (Wang et al. 2004)."""
-    a, b = first.astype(np.float32), second.astype(np.float32)
-
-    def blur(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        return cast(NDArray[np.float32], cv2.GaussianBlur(x, (11, 11), 1.5)[5:-5, 5:-5])
-
-    mean_a, mean_b = blur(a), blur(b)
-    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
-    covariance = blur(a * b) - mean_a * mean_b
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    top = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    return float((top / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean())
+def cropped_ssim(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+    """Mean SSIM without the border that the window reaches over."""
+    return float(ssim_map(first, second)[5:-5, 5:-5].mean())
 
 
 def distance(net: Vgg, images: list[I420], truths: list[I420], corner: tuple[int, int]) -> float:
