@@ -19,7 +19,7 @@ import cv2
 from aiortc import RTCPeerConnection
 
 from receiver.jitter import AccessUnit
-from receiver.logbook import Logbook
+from receiver.logbook import Counts, Logbook
 from receiver.picture import DecodedPicture
 from receiver.pipeline import DecodeThread, RestoreThread
 from receiver.recorder import Recorder
@@ -31,6 +31,7 @@ from shared.peer import LoopThread, video_transceiver
 from shared.stats import Stats
 from shared.whip_server import WhipServer
 
+_GRACE = 1.0  # seconds after Ctrl-C in which another one changes nothing
 _SILENCE = 10.0  # seconds without media after which a connected call counts as gone
 
 
@@ -43,7 +44,6 @@ class ReceiveOptions:
     token: str | None = None
     model: Path | None = None
     model_name: str = ""
-    restore_threads: int = 1
     headless: bool = False
     once: bool = False
     record: Path | None = None
@@ -78,15 +78,15 @@ def receive(options: ReceiveOptions, say: Callable[[str], None], ready: Callable
             _run_in_terminal(receiver)
         else:
             _run_in_window(receiver)
+    for sentence in receiver.losses():
+        say(sentence)
 
 
 class Receiver:
     """The rooms of the receiving end and how they are joined: construct, start `server` and `restore`, `stop`."""
 
     def __init__(self, options: ReceiveOptions, stack: contextlib.ExitStack) -> None:
-        self._restorer = (
-            Restorer(options.model, options.model_name, options.restore_threads) if options.model else None
-        )
+        self._restorer = Restorer(options.model, options.model_name) if options.model else None
         if self._restorer is not None:
             self._restorer.warm_up(1280, 720)
         self._recorder = Recorder(options.record, overwrite=options.overwrite) if options.record else None
@@ -117,7 +117,7 @@ class Receiver:
         return f"{self._restorer.name} on {self._restorer.device}"
 
     def stats(self) -> Stats:
-        """The call's figures now. Also the media watchdog's clock: whoever shows figures asks twice a second."""
+        """The call's figures now. From any thread."""
         call = self._call
         if call is None:
             ended = "Call ended. " if self._calls else ""
@@ -126,20 +126,33 @@ class Receiver:
             return Stats(state="Connecting", restorer=self.restorer_name)
         silence = time.time() - call.last_unit
         state = "live" if silence < 2 else f"No media for {silence:.0f} s"
-        return self.logbook.stats(
-            Stats(
-                state=state,
-                restorer=self.restorer_name,
-                lost=call.path.packets_lost,
-                dropped=self.restore.pictures.dropped + self.ready.dropped,
-            )
-        )
+        return self.logbook.stats(Stats(state=state, restorer=self.restorer_name, trouble=self._trouble()))
+
+    @property
+    def dropped(self) -> int:
+        """Pictures decoded and not shown, over all calls."""
+        return self.restore.pictures.dropped + self.ready.dropped
+
+    def losses(self) -> list[str]:
+        """A sentence for each thing that was to be written and is not; complete once everything is closed."""
+        recorder, found = self._recorder, self.logbook.errors
+        if recorder is not None and recorder.error is not None:
+            found.append(recorder.error)
+        if recorder is not None and recorder.dropped:
+            found.append(f"The recording lacks {recorder.dropped} pictures: this machine was too slow to code them.")
+        return found
+
+    def _trouble(self) -> str:
+        stopped = ["log"] if self.logbook.errors else []
+        if self._recorder is not None and self._recorder.error is not None:
+            stopped.append("recording")
+        return f"{' and '.join(stopped)} stopped" if stopped else ""
 
     def shown(self, picture: DecodedPicture) -> None:
         """`picture` is on the screen (or would be): count it, record it."""
         self.logbook.shown(picture)
         if self._recorder is not None:
-            self._recorder.write(picture.visible, picture.shown)
+            self._recorder.write(picture.visible, picture.shown, picture.aspect)
 
     def set_restore(self, enabled: bool) -> None:
         """Restore or not, from the next picture on."""
@@ -165,7 +178,7 @@ class Receiver:
 
     async def _call_began(self, peer: RTCPeerConnection) -> None:
         call = self._call = _Call(peer, self)
-        self.logbook.face_share = lambda: call.decode.decoder.face_share
+        self.logbook.new_call(call.counts)
 
     def _call_ended(self) -> None:
         call, self._call = self._call, None
@@ -187,12 +200,26 @@ class _Call:
         self.decode.start()
         self.began = False
         self.last_unit = 0.0
+        self._closed = False
+        self._dropped_before = receiver.dropped
+
+    def counts(self) -> Counts:
+        return Counts(
+            face_share=self.decode.decoder.face_share,
+            lost=self.path.packets_lost,
+            skipped=self.path.jitter.skipped,
+            plis=self.path.plis,
+            dropped=self._receiver.dropped - self._dropped_before,
+        )
 
     def close(self) -> None:
+        self._closed = True
         self.path.close()
         self.decode.close()
 
     def _arrived(self, unit: AccessUnit) -> None:
+        if self._closed:  # a peer connection that takes long to close goes on receiving
+            return
         self.began, self.last_unit = True, unit.arrived
         self._receiver.logbook.received(len(unit.data))
         self.decode.submit(unit)
@@ -207,25 +234,29 @@ class _Call:
 def _ctrl_c(action: Callable[[], None]) -> Iterator[None]:
     """The first SIGINT or SIGTERM calls `action` instead of raising in the middle of something.
 
-    Then the former handlers are back, so that a second one can still end a process that hangs.
+    One that comes later ends the process there and then, so that it can still be ended when it hangs: Python's own
+    handler would only raise KeyboardInterrupt, which Qt's loop prints and forgets. For a moment repetitions are
+    ignored: `timeout` sends its signal twice, and so do the impatient.
     """
     kinds = (signal.SIGINT, signal.SIGTERM)
 
-    def restore() -> None:
-        for kind, handler in zip(kinds, before, strict=True):
-            signal.signal(kind, handler)
+    first: float | None = None
 
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        restore()
-        action()
+    def handle(number: int, _frame: FrameType | None) -> None:
+        nonlocal first
+        if first is None:
+            first = time.monotonic()
+            action()
+        elif time.monotonic() - first >= _GRACE:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
-    before = [signal.getsignal(kind) for kind in kinds]
-    for kind in kinds:
-        signal.signal(kind, handle)
+    before = [signal.signal(kind, handle) for kind in kinds]
     try:
         yield
     finally:
-        restore()
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
 
 
 def _stop(receiver: Receiver, loop: LoopThread) -> None:
@@ -243,14 +274,14 @@ def _run_in_terminal(receiver: Receiver) -> None:
 def _run_in_window(receiver: Receiver) -> None:
     from PySide6 import QtCore
 
-    from receiver.window import CallWindow, create_application, install_sigint  # Qt only when it is wanted
+    from receiver.window import CallWindow, create_application, let_signals_through  # Qt only when it is wanted
 
     app = create_application(checked=True)
     window = CallWindow(receiver.ready, receiver.stats, receiver.set_restore, receiver.shown)
     receiver.notify = window.notify
     queued = QtCore.Qt.ConnectionType.QueuedConnection
     receiver.on_over = lambda: QtCore.QMetaObject.invokeMethod(window, "close", queued)  # from any thread
-    undo = install_sigint(app, receiver.end)
+    undo = let_signals_through(app)
     window.show()
     if not receiver.over.is_set():  # a Ctrl-C from before there was a window to close
         app.exec()

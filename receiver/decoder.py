@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from receiver.jitter import AccessUnit
 from receiver.picture import DecodedPicture
 from shared.grid import grid_shape
-from shared.picture import CLOCK_RATE, i420_from_frame
+from shared.picture import CLOCK_RATE, i420_from_frame, size_of
 from shared.stamp import CaptureClock, read_stamp
 
+_SQUARE = Fraction(1)
 _BLOCK_DELTA = 16  # offset of delta_qp in struct AVVideoBlockParams: after x, y, width, height
 
 
@@ -54,11 +55,12 @@ class Decoder:
         except av.FFmpegError:
             self._broken = True
             raise
+        aspect = self._codec.sample_aspect_ratio or _SQUARE  # the newest SPS's; None or 0 where it says nothing
         pictures = []
         for frame in frames:
             self._broken = self._broken or frame.is_corrupt
             i420 = i420_from_frame(frame)
-            rows, columns = grid_shape(i420.shape[1], i420.shape[0] * 2 // 3)  # an odd size lost a row or column
+            rows, columns = grid_shape(*size_of(i420))  # an odd size lost a row or column
             pictures.append(
                 DecodedPicture(
                     i420=i420,
@@ -70,6 +72,7 @@ class Decoder:
                     decoded=time.time(),
                     stamped=stamp is not None,
                     damaged=unit.tainted or self._broken,
+                    aspect=aspect if 1 / 4 <= aspect <= 4 else _SQUARE,  # anything else is a mistake
                 )
             )
         return pictures

@@ -44,8 +44,10 @@ class MarkerJitterBuffer:
 
     Stock aiortc releases a picture when the next one begins (a picture late) and waits for 512 packets on a hole.
     This one releases on the marker bit (RFC 6184 section 5.1) and, when `expire` finds a hole older than `patience`
-    seconds, skips the picture it is in. FFmpeg does not flag what follows a wholly lost picture, so everything up
-    to the next IDR is marked `tainted` here. `deliver` is called on the asyncio thread.
+    seconds, skips the picture it is in. A hole is as old as the first packet that came from behind it, wherever in
+    the buffer it is: however many there are, none delays a picture by more than `patience`. FFmpeg does not flag
+    what follows a wholly lost picture, so everything up to the next IDR is marked `tainted` here. `deliver` is
+    called on the asyncio thread.
     """
 
     def __init__(
@@ -56,16 +58,16 @@ class MarkerJitterBuffer:
     ) -> None:
         self._deliver, self._patience, self._clock = deliver, patience, clock
         self._packets: dict[int, RtpFragment] = {}
+        self._came: dict[int, float] = {}  # when, by the clock, for each of them
         self._next: int | None = None
         self._highest = 0
-        self._hole_since: float | None = None
         self._tainted = True  # nothing can be decoded before the first IDR
         self._last_timestamp: int | None = None
         self._ticks = 0
         self.ssrc: int | None = None
         self.bytes_received = 0
         self.skipped = 0
-        """Pictures given up."""
+        """Holes given up, each with its picture."""
 
     @property
     def needs_keyframe(self) -> bool:
@@ -85,17 +87,27 @@ class MarkerJitterBuffer:
         elif len(self._packets) >= _CAPACITY:
             self._restart(number)
         self._packets[number] = packet
+        self._came.setdefault(number, self._clock())
         if _distance(self._highest, number) > 0:
             self._highest = number
         self._release()
         return False, None
 
     def expire(self) -> None:
-        """Give up a hole that waited too long; call this every few milliseconds."""
-        while self._hole_since is not None and self._clock() - self._hole_since > self._patience:
+        """Give up the holes that waited too long; call this every few milliseconds."""
+        while (since := self._hole_since()) is not None and self._clock() - since > self._patience:
             if not self._skip_picture():
                 return
             self._release()
+
+    def _hole_since(self) -> float | None:
+        """When the first packet came from behind the first hole; None without a hole."""
+        hole = self._next
+        if hole is None:
+            return None
+        while hole in self._packets:
+            hole = (hole + 1) & 0xFFFF
+        return min((when for number, when in self._came.items() if _distance(hole, number) > 0), default=None)
 
     def _behind(self, number: int) -> int:
         """How many packets `number` lies before the next one wanted; negative ahead of it."""
@@ -104,8 +116,8 @@ class MarkerJitterBuffer:
 
     def _restart(self, number: int) -> None:
         self._packets.clear()
+        self._came.clear()
         self._next = self._highest = number
-        self._hole_since = None
         self._tainted = True
 
     def _release(self) -> None:
@@ -120,7 +132,7 @@ class MarkerJitterBuffer:
             self._deliver(AccessUnit(data, ticks, time.time(), keyframe, self._tainted))
 
     def _complete_picture(self) -> list[RtpFragment] | None:
-        """The packets up to the next marker, taken out; None (and a hole noted) when one is missing."""
+        """The packets up to the next marker, taken out; None when one is missing."""
         number = self._next
         assert number is not None
         picture: list[RtpFragment] = []
@@ -128,14 +140,8 @@ class MarkerJitterBuffer:
             picture.append(packet)
             number = (number + 1) & 0xFFFF
             if packet.marker:
-                for taken in picture:
-                    del self._packets[taken.sequence_number]
-                self._next, self._hole_since = number, None
+                self._take_out(number)
                 return picture
-        if _distance(number, self._highest) <= 0:
-            self._hole_since = None  # nothing is missing, the rest has not been sent yet
-        elif self._hole_since is None:
-            self._hole_since = self._clock()
         return None
 
     def _skip_picture(self) -> bool:
@@ -149,15 +155,18 @@ class MarkerJitterBuffer:
             number = (number + 1) & 0xFFFF
         else:
             return False
-        after = (number + 1) & 0xFFFF
-        dropped = self._next
-        while dropped != after:
-            assert dropped is not None
-            self._packets.pop(dropped, None)
-            dropped = (dropped + 1) & 0xFFFF
-        self._next, self._hole_since, self._tainted = after, None, True
+        self._take_out((number + 1) & 0xFFFF)
+        self._tainted = True
         self.skipped += 1
         return True
+
+    def _take_out(self, end: int) -> None:
+        """Forget everything before `end`, which is wanted next."""
+        while self._next != end:
+            assert self._next is not None
+            self._packets.pop(self._next, None)
+            self._came.pop(self._next, None)
+            self._next = (self._next + 1) & 0xFFFF
 
     def _unwrap(self, timestamp: int) -> int:
         """RTP timestamps wrap every 13 hours (RFC 3550 section 5.1)."""

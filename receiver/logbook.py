@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,28 @@ from shared.stats import Stats, WindowedRate, WindowedValues
 _PLAUSIBLE_LATENCY = 10.0  # seconds; beyond it (or below zero) the two machines' clocks disagree
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a call has come to so far."""
+
+    face_share: float | None = None
+    """Share of the bits on the face, 0..1, as the sender last said."""
+    lost: int = 0
+    """RTP packets lost."""
+    skipped: int = 0
+    """Holes in the stream given up, each with its picture."""
+    plis: int = 0
+    """Keyframes asked for."""
+    dropped: int = 0
+    """Pictures decoded but not shown."""
+
+
 class Logbook:
     """Counts pictures as they are shown. `shown` may be called from any one thread, `stats` from any other.
 
-    `lines`: JSON lines file, one per shown picture; `snapshots`: directory for stamped pictures, saved as
-    `<ticks>.npz` with `decoded` and `shown` (I420) and `restored` (whether it was). Raises SemcallError when these
-    cannot be written.
+    `lines`: JSON lines file, one per shown picture, with the call's counts so far; `snapshots`: directory for
+    stamped pictures, saved as `<ticks>.npz` with `decoded` and `shown` (I420) and `restored` (whether it was).
+    Raises SemcallError when these cannot be written.
     """
 
     def __init__(self, lines: Path | None = None, snapshots: Path | None = None) -> None:
@@ -34,18 +50,25 @@ class Logbook:
                 snapshots.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise SemcallError(f"Cannot make {snapshots} ({error.strerror}): choose another directory.") from None
-        self._lines = JsonLines(lines)
+        self._path, self._lines = lines, JsonLines(lines)
         self._lock = threading.Lock()
-        self._shown, self._restored, self._bytes = WindowedRate(), WindowedRate(), WindowedRate()
-        self._latency, self._restore_ms = WindowedValues(), WindowedValues()
-        self._size = 0, 0
-        self._snapshot_error: OSError | None = None
-        self.face_share: Callable[[], float | None] = lambda: None
+        self._snapshot_error: str | None = None
+        self.new_call(Counts)
+
+    def new_call(self, counts: Callable[[], Counts]) -> None:
+        """Begin the figures anew. `counts`: the new call's, asked for with every picture, from any thread."""
+        with self._lock:
+            self._counts = counts
+            self._shown, self._restored, self._bytes = WindowedRate(), WindowedRate(), WindowedRate()
+            self._latency, self._restore_ms = WindowedValues(), WindowedValues()
+            self._size = 0, 0
 
     @property
-    def error(self) -> OSError | None:
-        """Why nothing more is logged, e.g. a full disk."""
-        return self._lines.error or self._snapshot_error
+    def errors(self) -> list[str]:
+        """A sentence for each thing that is no longer written, e.g. for a full disk."""
+        lines = self._lines.error
+        log = [] if lines is None else [f"The log {self._path} is incomplete ({lines.strerror or lines})."]
+        return log if self._snapshot_error is None else [*log, self._snapshot_error]
 
     def received(self, size: int) -> None:
         """`size` bytes of coded video arrived."""
@@ -63,7 +86,8 @@ class Logbook:
             latency = picture.shown - picture.captured
             if picture.captured and 0 <= latency < _PLAUSIBLE_LATENCY:
                 self._latency.add(latency * 1e3)
-        self._lines.write(_record(picture))
+            counts = self._counts
+        self._lines.write(_record(picture, counts()))
         if self._snapshots is not None and picture.stamped:
             self._save(picture, self._snapshots / f"{_ticks(picture)}.npz")
 
@@ -71,12 +95,14 @@ class Logbook:
         try:
             np.savez(path, decoded=picture.i420, shown=picture.visible, restored=picture.restored is not None)
         except OSError as error:  # a full disk ends the snapshots, not the call
-            self._snapshots, self._snapshot_error = None, error
+            self._snapshots = None
+            self._snapshot_error = f"Snapshots in {path.parent} are missing ({error.strerror or error})."
 
     def stats(self, base: Stats) -> Stats:
-        """`base` with the figures of the last two seconds filled in."""
+        """`base` with the call's counts and the figures of the last two seconds filled in."""
         now = time.time()
         with self._lock:
+            counts = self._counts()
             fps, restored = self._shown.per_second(now), self._restored.per_second(now)
             return replace(
                 base,
@@ -84,10 +110,12 @@ class Logbook:
                 height=self._size[1],
                 fps=fps,
                 kbps=self._bytes.per_second(now) * 8 / 1e3,
-                face_share=self.face_share(),
+                face_share=counts.face_share,
                 restore_ms=self._restore_ms.median if restored else None,
                 restored_percent=100 * restored / fps if fps else 0.0,
                 latency_ms=self._latency.median,
+                lost=counts.lost,
+                dropped=counts.dropped,
             )
 
     def close(self) -> None:
@@ -99,7 +127,7 @@ def _ticks(picture: DecodedPicture) -> int:
     return round(picture.captured * CLOCK_RATE)
 
 
-def _record(picture: DecodedPicture) -> dict[str, object]:
+def _record(picture: DecodedPicture, counts: Counts) -> dict[str, object]:
     return {
         "ticks": _ticks(picture),
         "captured": picture.captured,
@@ -110,4 +138,8 @@ def _record(picture: DecodedPicture) -> dict[str, object]:
         "restore_ms": round(picture.restore_ms, 2),
         "keyframe": picture.keyframe,
         "damaged": picture.damaged,
+        "lost": counts.lost,
+        "skipped": counts.skipped,
+        "plis": counts.plis,
+        "dropped": counts.dropped,
     }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.picture import I420
+from shared.picture import I420, size_of
 
 
 @dataclass(slots=True)
@@ -17,7 +18,8 @@ class DecodedPicture:
     `i420`: uint8 [H * 3 / 2, W]; `qp`: uint8 [rows, columns], luma quantiser per macroblock (0..51);
     `rtp_ticks`: unwrapped RTP timestamp, 90 kHz; `captured`, `arrived`, `decoded`, `shown`: Unix seconds
     (0.0 where unknown: only semcall senders say when a picture was captured);
-    `restored`: the restorer's output, I420 of the same shape, or None when it was bypassed.
+    `restored`: the restorer's output, I420 of the same shape, or None when it was bypassed;
+    `aspect`: width of a sample by its height (H.264 clause E.2.1, sample aspect ratio).
     """
 
     i420: I420
@@ -32,16 +34,22 @@ class DecodedPicture:
     restore_ms: float = 0.0
     stamped: bool = False
     damaged: bool = False
+    aspect: Fraction = Fraction(1)
 
     @property
     def width(self) -> int:
         """Luma samples per row."""
-        return int(self.i420.shape[1])
+        return size_of(self.i420)[0]
 
     @property
     def height(self) -> int:
         """Luma rows."""
-        return int(self.i420.shape[0]) * 2 // 3
+        return size_of(self.i420)[1]
+
+    @property
+    def display_size(self) -> tuple[int, int]:
+        """Width and height in square pixels."""
+        return round(self.width * self.aspect), self.height
 
     @property
     def visible(self) -> I420:

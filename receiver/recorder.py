@@ -8,16 +8,15 @@ from collections import deque
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import av
-import cv2
-import numpy as np
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 
 from shared.errors import SemcallError
-from shared.picture import CLOCK_RATE, I420, planes
+from shared.picture import CLOCK_RATE, I420, letterboxed, size_of
 
 _QUEUED = 15  # pictures: half a second, 20 MB at 1280x720
 _TIME_BASE = Fraction(1, CLOCK_RATE)
@@ -28,37 +27,18 @@ _CONTAINERS: dict[str, dict[str, str]] = {".mp4": _MOV, ".mov": _MOV, ".mkv": {"
 _X264 = {"preset": "ultrafast", "tune": "zerolatency", "crf": "23", "g": "300", "forced-idr": "1", "threads": "1"}
 
 
-def fitted(i420: I420, width: int, height: int) -> I420:
-    """A picture of any size as uint8 [height * 3 / 2, width]: scaled to fit, black bars around it.
-
-    `width` and `height` are even. A picture that already has the size is returned as it is.
-    """
-    rows, columns = i420.shape
-    if (columns, rows * 2 // 3) == (width, height):
-        return i420
-    scale = min(width / columns, height / (rows * 2 // 3))
-    inner_width = min(width, max(2, round(columns * scale) & ~1))
-    inner_height = min(height, max(2, round(rows * 2 / 3 * scale) & ~1))
-    left, top = (width - inner_width) // 4 * 2, (height - inner_height) // 4 * 2
-    canvas = np.full((height * 3 // 2, width), 128, np.uint8)
-    canvas[:height] = 16  # black in limited range
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    (luma, chroma), (luma_out, chroma_out) = planes(i420), planes(canvas)
-    luma_out[top : top + inner_height, left : left + inner_width] = cv2.resize(
-        luma, (inner_width, inner_height), interpolation=how
-    )
-    for plane, out in zip(chroma, chroma_out, strict=True):
-        out[top // 2 : (top + inner_height) // 2, left // 2 : (left + inner_width) // 2] = cv2.resize(
-            plane, (inner_width // 2, inner_height // 2), interpolation=how
-        )
-    return canvas
+class _Shown(NamedTuple):
+    i420: I420
+    when: float
+    aspect: Fraction
 
 
 class Recorder:
     """Writes pictures to a video file in a thread of its own. Use it as a context manager or call `close`.
 
     MP4 and MOV are fragmented about once a second, so a killed process loses no more than the last second;
-    `close` turns the file into an ordinary one. The first picture fixes the size; others are scaled to fit.
+    `close` turns the file into an ordinary one. The first picture fixes size and sample aspect ratio; others are
+    scaled to fit.
     Colours are tagged BT.601, limited range.
 
     `dropped`: pictures not written because the encoder lagged; `written`: pictures encoded so far;
@@ -77,15 +57,16 @@ class Recorder:
         self.error: str | None = None
         self._period = 1 / fps_hint
         self._created = _claim(self.path, overwrite)
-        self._queue: deque[tuple[I420, float]] = deque()
+        self._queue: deque[_Shown] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
-    def write(self, i420: I420, when: float) -> None:
+    def write(self, i420: I420, when: float, aspect: Fraction = Fraction(1)) -> None:
         """Record a picture (uint8 [H * 3 / 2, W], unchanged from now on) shown at `when`, Unix seconds.
 
+        `aspect`: width of a sample by its height.
         From any thread; never blocks or raises. Dropped and counted when the encoder lags; ignored after
         `close` or an error.
         """
@@ -95,7 +76,7 @@ class Recorder:
             if len(self._queue) >= _QUEUED:
                 self.dropped += 1
                 return
-            self._queue.append((i420, when))
+            self._queue.append(_Shown(i420, when, aspect))
             self._changed.notify()
 
     def close(self, timeout: float = 10.0) -> None:
@@ -121,7 +102,7 @@ class Recorder:
     ) -> None:
         self.close()
 
-    def _next(self) -> tuple[I420, float] | None:
+    def _next(self) -> _Shown | None:
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing)
             return self._queue.popleft() if self._queue else None
@@ -131,17 +112,16 @@ class Recorder:
             first = self._next()
             if first is None:
                 return
-            rows, width = first[0].shape
-            height = rows * 2 // 3
+            width, height = size_of(first.i420)
             options = _CONTAINERS[self.path.suffix.lower()] | {"flush_packets": "1"}
             with av.open(str(self.path), "w", options=options) as container:
                 stream = container.add_stream("libx264", rate=round(1 / self._period), options=_X264)
-                _describe(stream, width, height)
+                _describe(stream, width, height, first.aspect)
                 clock = _Clock(self._period)
-                item: tuple[I420, float] | None = first
+                item: _Shown | None = first
                 while item is not None:
-                    frame = av.VideoFrame.from_ndarray(fitted(item[0], width, height), format="yuv420p")
-                    frame.pts, frame.time_base = clock.ticks(item[1]), _TIME_BASE
+                    frame = av.VideoFrame.from_ndarray(letterboxed(item.i420, width, height), format="yuv420p")
+                    frame.pts, frame.time_base = clock.ticks(item.when), _TIME_BASE
                     frame.pict_type = PictureType.I if clock.keyframe_due() else PictureType.NONE
                     container.mux(stream.encode(frame))
                     self.written += 1
@@ -183,10 +163,11 @@ class _Clock:
         return due
 
 
-def _describe(stream: VideoStream, width: int, height: int) -> None:
+def _describe(stream: VideoStream, width: int, height: int, aspect: Fraction) -> None:
     context = stream.codec_context
     context.width, context.height, context.pix_fmt = width, height, "yuv420p"
     context.time_base = stream.time_base = _TIME_BASE
+    context.sample_aspect_ratio = aspect
     context.thread_count = 1
     context.colorspace = Colorspace.ITU601
     context.color_range = ColorRange.MPEG

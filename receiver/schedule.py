@@ -14,19 +14,15 @@ class RestoreSchedule:
         """`budget`: seconds from decoded to restored that may pass at most."""
         self._budget = budget
         self._estimate = 0.0
-        self.restored = 0
-        self.bypassed = 0
 
     def admits(self, age: float) -> bool:
         """Whether a picture decoded `age` seconds ago should be restored; False shows it as it is."""
         if age + self._estimate <= self._budget:
             return True
-        self.bypassed += 1
         self._estimate *= _FORGETTING
         return False
 
     def took(self, seconds: float) -> None:
         """A restoration was done."""
-        self.restored += 1
         weight = _SMOOTHING if self._estimate else 1.0
         self._estimate += weight * (seconds - self._estimate)

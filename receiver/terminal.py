@@ -53,11 +53,6 @@ def display_problem(timeout: float = 10.0) -> str | None:
     return None if probe.returncode == 0 else _reason(probe.stderr)
 
 
-def display_available() -> bool:
-    """Whether a window can be opened here; see `display_problem`."""
-    return display_problem() is None
-
-
 def _reason(stderr: str) -> str:
     """What a failed start of Qt says, in one line."""
     lines = [line.strip().rstrip(".") for line in stderr.splitlines() if line.strip()]
@@ -144,7 +139,7 @@ def plain_line(stats: Stats) -> str:
     """One line with everything that the table shows."""
     if stats.state != "live":
         return stats.line()
-    return f"{stats.line()} · restored {stats.restored_percent:.0f}% · lost {stats.lost} · dropped {stats.dropped}"
+    return f"{stats.line()} · restored {stats.restored_percent:.0f}% · dropped {stats.dropped}"
 
 
 def table(stats: Stats) -> Table:
@@ -162,6 +157,8 @@ def table(stats: Stats) -> Table:
         "packets lost": str(stats.lost),
         "pictures dropped": str(stats.dropped),
     }
+    if stats.trouble:
+        rows["trouble"] = stats.trouble
     result = Table(title="semcall receive", title_justify="left", show_header=False, min_width=44)
     result.add_column(style="dim", no_wrap=True)
     result.add_column(overflow="fold")

@@ -82,7 +82,7 @@ class PictureView(QtWidgets.QWidget):
         painter = QtGui.QPainter(self)
         painter.fillRect(self.rect(), Qt.GlobalColor.black)
         if self.picture is not None:
-            target = fit(self.picture.width, self.picture.height, self.rect())
+            target = fit(*self.picture.display_size, self.rect())
             self._paint_picture(painter, target)
             if self.split:
                 self._paint_labels(painter, target, self.picture.restored is not None)

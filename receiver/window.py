@@ -8,7 +8,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from types import FrameType
 
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Qt
@@ -44,9 +43,10 @@ class CallWindow(QtWidgets.QWidget):
         """All callables are called in the main thread and must return at once.
 
         `pictures`: where the newest picture waits; `stats`: the call's figures, asked for twice a second;
-        `on_restore`: told the new state whenever `r` changes it from `restore`; `on_shown`: told once per
-        picture, after it was painted, `shown` set. A picture that a newer one overtakes before the painting
-        is not reported; while the window is minimised or hidden, pictures are reported as they come.
+        `on_restore`: told the new state whenever `r` changes it from `restore`; `on_shown`: told once per picture,
+        after it was painted, `shown` set. A picture that a newer one overtakes before the painting is not reported
+        and counts in `pictures.dropped`; while the window is minimised or hidden, pictures are reported as they
+        come.
         """
         super().__init__()
         self._pictures = pictures
@@ -122,7 +122,9 @@ class CallWindow(QtWidgets.QWidget):
         if picture is None:
             return
         if self.view.picture is None and self.size() == self._own_size and not self.isFullScreen():
-            self._resize_view(picture.width, picture.height)  # the user has not chosen a size
+            self._resize_view(*picture.display_size)  # the user has not chosen a size
+        if self.view.fresh:  # overtaken before it was painted
+            self._pictures.drop()
         self.view.show_picture(picture)
         handle = self.windowHandle()
         if handle is None or not handle.isExposed():
@@ -197,12 +199,11 @@ def create_application(checked: bool = False) -> QtWidgets.QApplication:
     return application
 
 
-def install_sigint(app: QtCore.QCoreApplication, on_interrupt: Callable[[], None]) -> Callable[[], None]:
-    """Call `on_interrupt` in the main thread at the first Ctrl-C, even while Qt's loop runs; main thread only.
+def let_signals_through(app: QtCore.QCoreApplication) -> Callable[[], None]:
+    """Let Python's signal handlers run at once while Qt's loop does; main thread only.
 
-    Python runs its signal handlers between bytecodes, of which Qt's loop executes none: the wakeup descriptor
-    makes it run some. After the first Ctrl-C the former handler is back, so that a second one can still end a
-    process that hangs. Returns a function that undoes everything; it may be called twice.
+    Python runs them between bytecodes, of which Qt's loop executes none: the wakeup descriptor makes it run some.
+    Returns a function that undoes everything; it may be called twice.
     """
     reader, writer = socket.socketpair()
     reader.setblocking(False)
@@ -213,15 +214,9 @@ def install_sigint(app: QtCore.QCoreApplication, on_interrupt: Callable[[], None
         with contextlib.suppress(BlockingIOError):
             reader.recv(64)
 
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, former)
-        on_interrupt()
-
     def undo() -> None:
         if reader.fileno() < 0:
             return
-        if signal.getsignal(signal.SIGINT) is handle:
-            signal.signal(signal.SIGINT, former)
         signal.set_wakeup_fd(former_fd)
         notifier.setEnabled(False)
         notifier.deleteLater()
@@ -229,6 +224,5 @@ def install_sigint(app: QtCore.QCoreApplication, on_interrupt: Callable[[], None
         writer.close()
 
     notifier.activated.connect(drain)
-    former = signal.signal(signal.SIGINT, handle)
     former_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     return undo

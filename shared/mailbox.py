@@ -9,7 +9,10 @@ T = TypeVar("T")
 
 
 class Latest(Generic[T]):
-    """Holds at most one item. `put` replaces an unread item and counts it in `dropped`."""
+    """Holds at most one item. `put` replaces an unread item and counts it in `dropped`.
+
+    A reader that took an item and did nothing with it says so with `drop`: it counts as unread too.
+    """
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -35,6 +38,11 @@ class Latest(Generic[T]):
             self._condition.wait_for(lambda: self._item is not None or self._closed, timeout)
             item, self._item = self._item, None
             return item
+
+    def drop(self) -> None:
+        """Count an item that was taken out in vain."""
+        with self._condition:
+            self.dropped += 1
 
     def close(self) -> None:
         """Wake the reader; what is inside can still be taken."""

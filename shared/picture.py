@@ -45,25 +45,30 @@ class Picture:
     @property
     def width(self) -> int:
         """Luma samples per row."""
-        return int(self.i420.shape[1])
+        return size_of(self.i420)[0]
 
     @property
     def height(self) -> int:
         """Luma rows."""
-        return int(self.i420.shape[0]) * 2 // 3
+        return size_of(self.i420)[1]
+
+
+def size_of(i420: I420) -> tuple[int, int]:
+    """Width and height of an I420 array in luma samples."""
+    rows, width = i420.shape
+    return width, rows * 2 // 3
 
 
 def planes(i420: I420) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Views on an I420 array: luma [H, W] and chroma [2, H/2, W/2]."""
-    rows, width = i420.shape
-    height = rows * 2 // 3
+    width, height = size_of(i420)
     return i420[:height], i420[height:].reshape(2, height // 2, width // 2)
 
 
 def i420_from_frame(frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> I420:
     """Any decoded frame as an I420 array, BT.601 limited range, scaled to an even `width` x `height` if given.
 
-    Untagged YUV keeps its values. Odd sizes lose their last row or column: 4:2:0 has no half samples.
+    Untagged YUV keeps its values. An odd size is scaled to the even one below it: 4:2:0 has no half samples.
     """
     width, height = width or frame.width & ~1, height or frame.height & ~1
     if (
@@ -84,6 +89,32 @@ def i420_from_frame(frame: av.VideoFrame, width: int | None = None, height: int 
         threads=1,
     )
     return cast(I420, frame.to_ndarray())
+
+
+def letterboxed(i420: I420, width: int, height: int) -> I420:
+    """A picture of any size as uint8 [height * 3 / 2, width]: scaled to fit, black bars around it.
+
+    `width` and `height` are even. A picture that already has the size is returned as it is.
+    """
+    own_width, own_height = size_of(i420)
+    if (own_width, own_height) == (width, height):
+        return i420
+    scale = min(width / own_width, height / own_height)
+    inner_width = min(width, max(2, round(own_width * scale) & ~1))
+    inner_height = min(height, max(2, round(own_height * scale) & ~1))
+    left, top = (width - inner_width) // 4 * 2, (height - inner_height) // 4 * 2
+    canvas = np.full((height * 3 // 2, width), 128, np.uint8)
+    canvas[:height] = 16  # black in limited range
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    (luma, chroma), (luma_out, chroma_out) = planes(i420), planes(canvas)
+    luma_out[top : top + inner_height, left : left + inner_width] = cv2.resize(
+        luma, (inner_width, inner_height), interpolation=how
+    )
+    for plane, out in zip(chroma, chroma_out, strict=True):
+        out[top // 2 : (top + inner_height) // 2, left // 2 : (left + inner_width) // 2] = cv2.resize(
+            plane, (inner_width // 2, inner_height // 2), interpolation=how
+        )
+    return canvas
 
 
 def bgra_from_i420(i420: I420) -> NDArray[np.uint8]:

@@ -97,12 +97,15 @@ class Stats:
     """RTP packets lost so far."""
     dropped: int = 0
     """Pictures decoded but not shown so far."""
+    trouble: str = ""
+    """What the user asked for and no longer gets, in a few words."""
 
     def line(self) -> str:
         """One status line."""
         if self.state != "live":
             return self.state
-        parts = [f"{self.width}x{self.height}", f"{self.fps:.0f} fps", f"{self.kbps:.0f} kb/s"]
+        parts = [self.trouble] if self.trouble else []
+        parts += [f"{self.width}x{self.height}", f"{self.fps:.0f} fps", f"{self.kbps:.0f} kb/s"]
         if self.face_share is not None:
             parts.append(f"face {self.face_share * 100:.0f}%")
         restorer = self.restorer
@@ -111,4 +114,6 @@ class Stats:
         parts.append(restorer)
         if self.latency_ms is not None:
             parts.append(f"latency {self.latency_ms:.0f} ms")
+        if self.lost:
+            parts.append(f"lost {self.lost}")
         return " · ".join(parts)

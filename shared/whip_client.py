@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,12 +16,14 @@ from aiortc.sdp import SessionDescription
 from yarl import URL
 
 from shared.errors import SemcallError
+from shared.token import is_token
 
 SDP: Final = "application/sdp"
 _MAX_ANSWER = 256 * 1024
 _RETRY_SECONDS = 0.3
 _CONNECT_SECONDS = 3.0
 _ANSWER_SECONDS = 10.0
+_LATE_ANSWER_SECONDS = 1.5
 
 
 class _AbsentError(Exception):
@@ -59,7 +60,7 @@ class WhipClient:
             valid = False
         if not valid:
             raise SemcallError(f"{url!r} is not an address to call: write it like http://HOST:8787/whip.")
-        if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token):
+        if token is not None and not is_token(token):
             raise SemcallError(
                 "The token has spaces or unusual characters: paste it exactly as the receiver shows it."
             )
@@ -67,6 +68,7 @@ class WhipClient:
         self._name = str(self._url.with_user(None))
         self.location: URL | None = None
         """Where the session can be ended; None while there is none."""
+        self._posting: asyncio.Task[_Reply] | None = None
         self.etag: str | None = None
 
     async def wait_for_endpoint(self, timeout: float, on_wait: Callable[[], None] | None = None) -> None:
@@ -98,19 +100,22 @@ class WhipClient:
         The transceivers must be there, with H.264 preferred. Candidates are gathered before the offer is sent.
         Redirects 307 and 308 are followed with method and body kept (RFC 9725 section 4.5). Raises SemcallError when
         nobody answers or the answer is of no use; the session is ended then, but `peer` is left to the caller.
+        When cancelled, `close` ends the session, even one that the endpoint is only about to make.
         """
         await peer.setLocalDescription(await peer.createOffer())
+        posting = self._posting = asyncio.ensure_future(
+            self._request("POST", self._url, peer.localDescription.sdp.encode())
+        )
         try:
-            reply = await self._request("POST", self._url, peer.localDescription.sdp.encode())
+            reply = await asyncio.shield(posting)  # only the answer says where the session can be ended
         except _AbsentError as error:
             raise SemcallError(
                 f"No receiver answers at {self._name}: start `semcall receive` there first."
             ) from error
+        self._posting = None
         if reply.status != 201:
             raise SemcallError(self._refusal(reply))
-        if "Location" in reply.headers:
-            self.location = reply.url.join(URL(reply.headers["Location"]))
-        self.etag = reply.headers.get("ETag")
+        self._note_session(reply)
         try:
             answer = self._check_answer(reply)
             try:
@@ -119,16 +124,31 @@ class WhipClient:
                 raise SemcallError(
                     f"{self._name} answered with a session description of no use ({error})."
                 ) from error
-        except BaseException:
+        except Exception:
             await self.close()
             raise
 
     async def close(self) -> None:
-        """End the session with DELETE, waiting at most a second. Never raises; harmless when there is none."""
+        """End the session with DELETE, waiting at most a second. Never raises; harmless when there is none.
+
+        Where `publish` was cancelled, the answer to its offer is waited for first, 1.5 s at most.
+        """
+        posting, self._posting = self._posting, None
+        if posting is not None:
+            with contextlib.suppress(SemcallError, _AbsentError, TimeoutError):
+                reply = await asyncio.wait_for(posting, _LATE_ANSWER_SECONDS)
+                if reply.status == 201:
+                    self._note_session(reply)
         location, self.location = self.location, None
         if location is not None:
             with contextlib.suppress(SemcallError, _AbsentError, TimeoutError):
                 await asyncio.wait_for(self._request("DELETE", location), 1.0)
+
+    def _note_session(self, reply: _Reply) -> None:
+        if "Location" in reply.headers:
+            with contextlib.suppress(ValueError):  # no address: then the session cannot be ended
+                self.location = reply.url.join(URL(reply.headers["Location"]))
+        self.etag = reply.headers.get("ETag")
 
     async def _request(
         self, method: str, url: URL, body: bytes | None = None, limit: float = _CONNECT_SECONDS

@@ -1,6 +1,6 @@
 """A WHIP endpoint (RFC 9725) for one call at a time.
 
-Any WHIP sender can call it: semcall, OBS, FFmpeg, GStreamer, a browser page of any origin.
+Any WHIP sender can call it: semcall, OBS, FFmpeg, GStreamer, a browser page (from elsewhere only with a token).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from yarl import URL
 
 from shared.errors import SemcallError
 from shared.peer import close_peer, create_peer, parse_ice_server, prefer_h264, wait_state
+from shared.token import is_token
 from shared.whip_offer import CANDIDATE, Offer, check_offer, usable
 
 log = logging.getLogger(__name__)
@@ -55,9 +56,12 @@ class WhipServer:
     `on_end()` is called once for every `on_call` that was made, whatever ended the call: DELETE, a lost or never
     made connection, a failed negotiation, `end_call`, `stop`. The next call can come only after it.
 
-    `token`: senders must show it as bearer token (RFC 6750). `ice_servers`: see `shared.peer.parse_ice_server`;
-    used here and announced to senders. `connect_timeout`: seconds after which a call without media connection is
-    dropped. All of it belongs to the event loop that runs `start`.
+    `token`: senders must show it as bearer token (RFC 6750). Without one, pages of foreign origins (RFC 6454) are
+    refused: a browser would let any page that its user visits call a receiver on the same machine. `ice_servers`:
+    see `shared.peer.parse_ice_server`; used here and announced to senders. `connect_timeout`: seconds after which a
+    call without media connection is dropped. All of it belongs to the event loop that runs `start`.
+
+    Raises SemcallError for a malformed token or ICE server.
     """
 
     def __init__(
@@ -70,6 +74,11 @@ class WhipServer:
         on_end: Callable[[], None] | None = None,
         connect_timeout: float = 20.0,
     ) -> None:
+        if token is not None and not is_token(token):
+            raise SemcallError(
+                "The token is empty or has spaces or unusual characters: choose another with --token, such as "
+                "letters and digits."
+            )
         self._on_call, self._on_end = on_call, on_end
         self._token = token
         self._ice_servers = tuple(ice_servers)
@@ -258,6 +267,11 @@ class WhipServer:
 
     def _authorize(self, request: web.Request) -> None:
         if self._token is None:
+            origin = request.headers.get("Origin")
+            if origin is not None and not _is_local(origin):
+                raise web.HTTPForbidden(
+                    text="Pages from elsewhere may not call this receiver: give the receiver a token with --token."
+                )
             return
         scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
         right = hmac.compare_digest(shown.strip().encode("utf-8", "replace"), self._token.encode())
@@ -288,6 +302,14 @@ async def _one_sentence(
 async def _allow_any_origin(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["Access-Control-Allow-Origin"] = "*"
     response.headers["Access-Control-Expose-Headers"] = "Location, ETag, Link, Accept-Patch, WWW-Authenticate"
+
+
+def _is_local(origin: str) -> bool:
+    """Whether a page came from this machine. "null" says nothing: any page can have it in a sandboxed frame."""
+    try:
+        return URL(origin).host in ("localhost", "127.0.0.1", "::1")
+    except ValueError:
+        return False
 
 
 async def _read_text(request: web.Request) -> str:

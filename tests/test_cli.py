@@ -235,6 +235,12 @@ def test_impossible_addresses(refused: Run) -> None:
     assert "not an address of this machine" in refused(*receive, "--host", "192.0.2.7", "--port", 0)
 
 
+def test_tokens_that_nobody_could_show(refused: Run, tmp_path: Path) -> None:
+    receive = ("receive", "--headless", "--restore", "off", "--port", 0, "--record", tmp_path / "call.mp4")
+    for token in ("", "two words", "schlüssel"):
+        assert "choose another with --token" in refused(*receive, "--token", token)
+
+
 def test_places_that_cannot_be_written(refused: Run, tmp_path: Path) -> None:
     (tmp_path / "file.mp4").write_text("precious")
     receive = ("receive", "--headless", "--restore", "off", "--port", 0)

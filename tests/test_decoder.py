@@ -235,6 +235,21 @@ def test_odd_sizes_become_even_and_the_map_fits_the_picture() -> None:
     assert picture.qp.min() > 0
 
 
+@pytest.mark.parametrize(
+    ("written", "read", "display"), [("4/3", Fraction(4, 3), 427), ("1/1", 1, 320), ("0/1", 1, 320), ("99/1", 1, 320)]
+)
+def test_samples_that_are_not_square(written: str, read: Fraction, display: int) -> None:
+    codec = av.CodecContext.create("libx264", "w")
+    codec.width, codec.height, codec.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+    codec.time_base, codec.sample_aspect_ratio = Fraction(1, 30), Fraction(written)
+    codec.options = {"tune": "zerolatency"}
+    (packet,) = codec.encode(av.VideoFrame.from_ndarray(moving(0), "yuv420p"))
+    (picture,) = Decoder().decode(as_unit(bytes(packet), 0))
+    assert picture.aspect == read
+    assert (picture.width, picture.height) == (WIDTH, HEIGHT)
+    assert picture.display_size == (display, HEIGHT)
+
+
 def test_a_new_size_in_mid_stream_is_followed() -> None:
     small = coded(2)
     codec = av.CodecContext.create("libx264", "w")

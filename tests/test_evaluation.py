@@ -53,8 +53,11 @@ def write_logs(folder: Path, gap_at: int | None = None) -> tuple[Path, Path]:
             when = ticks / CLOCK_RATE + 0.05 + late
             shown.append(
                 {"ticks": ticks, "decoded": when - 0.03, "shown": when, "restored": index % 2 == 0, "restore_ms": 9.0}
+                | {"dropped": int(index > 7), "lost": 3}
             )
-    shown.append({"ticks": 5, "decoded": 0.0, "shown": 0.0, "restored": True, "restore_ms": 1.0})  # nobody sent it
+    shown.append(
+        {"dropped": 9, "lost": 9, "ticks": 5, "decoded": 0.0, "shown": 0.0, "restored": True, "restore_ms": 1.0}
+    )  # nobody sent it
     paths = folder / "sent.jsonl", folder / "received.jsonl"
     for path, lines in zip(paths, (sent, shown), strict=True):
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -68,6 +71,7 @@ def test_summary_joins_both_logs(tmp_path: Path) -> None:
     assert figures["pictures_shown"] == 59
     assert figures["dropped_after_decode"] == 1
     assert figures["dropped_before_encode"] == 2
+    assert figures["packets_lost"] == 3
     assert figures["kbps"] == pytest.approx(30.0)
     assert figures["face_share"] == 0.25
     assert figures["fps_sent"] == pytest.approx(30.0)

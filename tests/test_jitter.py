@@ -184,15 +184,68 @@ def test_a_hole_at_the_front_of_an_unfinished_picture_waits_for_a_marker() -> No
     assert line.ticks == [0]
 
 
-def test_several_holes_in_a_row_are_given_up_one_after_the_other() -> None:
+def test_holes_that_are_overdue_are_given_up_together() -> None:
     line = Line()
     several = pictures(8, keyframes=(0, 7))
     lost = {several[1][1], several[3][0], several[5][1]}
     line.feed(*(packet for packet in flat(several) if packet not in lost))
-    line.wait(1.2)
+    line.now += 0.24
+    line.buffer.expire()
+    assert line.ticks == [0]
+    line.now += 0.02
+    line.buffer.expire()  # once
     assert line.ticks == [index * PERIOD for index in (0, 2, 4, 6, 7)]
     assert line.buffer.skipped == 3
     assert [unit.tainted for unit in line.out] == [False, True, True, True, False]
+
+
+def test_a_second_hole_that_is_young_has_its_own_time() -> None:
+    line = Line()
+    several = pictures(5)
+    lost = {several[1][0], several[3][0]}
+    arriving = [[packet for packet in picture if packet not in lost] for picture in several]
+    line.feed(*flat(arriving[:3]))
+    line.wait(0.15)
+    line.feed(*flat(arriving[3:]))
+    line.wait(0.15)
+    assert line.ticks == [0, 2 * PERIOD]
+    line.feed(several[3][0])  # repaired 0.15 s after the packet behind it
+    assert line.ticks == [index * PERIOD for index in (0, 2, 3, 4)]
+
+
+def test_a_repair_inside_a_hole_does_not_make_it_young_again() -> None:
+    line = Line()
+    several = pictures(4)
+    missing = several[1][0], several[1][1]
+    line.feed(*(packet for packet in flat(several) if packet not in missing))
+    line.wait(0.2)
+    line.feed(missing[1])  # the first of them stays lost
+    line.feed(several[2][0], several[2][1])  # duplicates are no news either
+    line.wait(0.08)
+    assert line.ticks == [0, 2 * PERIOD, 3 * PERIOD]
+
+
+@pytest.mark.parametrize(("each", "every"), [(9, 50), (2, 20), (9, 100), (30, 77), (1, 3)])
+def test_the_delay_stays_bounded_however_many_packets_are_lost(each: int, every: int) -> None:
+    """Twenty seconds at 30 pictures a second, nothing repaired: several holes a second, no picture much delayed."""
+    line = Line()
+    delays: list[float] = []
+
+    def deliver(unit: AccessUnit) -> None:
+        delays.append(line.now - start - unit.rtp_ticks / 90_000)
+
+    line.buffer = MarkerJitterBuffer(deliver, line.patience, lambda: line.now)
+    start, count = line.now, 0
+    for index, picture in enumerate(pictures(600, each)):
+        line.now = start + index / 30
+        for packet in picture:
+            count += 1
+            if count % every:
+                line.feed(packet)
+        line.wait(0.03)
+    assert line.buffer.skipped > 30
+    assert len(delays) > 150
+    assert max(delays) < line.patience + 2 / 30
 
 
 def test_nothing_is_clean_before_the_first_idr() -> None:

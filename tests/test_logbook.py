@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from receiver.logbook import Logbook
+from receiver.logbook import Counts, Logbook
 from receiver.picture import DecodedPicture
 from shared.errors import SemcallError
 from shared.lines import require_writable
@@ -27,12 +27,12 @@ def picture(shown: float, **facts: object) -> DecodedPicture:
 
 def test_figures_of_the_last_seconds() -> None:
     logbook = Logbook()
-    base = Stats(state="live", restorer="small on CPU", lost=3, dropped=4)
+    base = Stats(state="live", restorer="small on CPU")
     empty = logbook.stats(base)
     assert (empty.fps, empty.kbps, empty.restored_percent) == (0, 0, 0)
     assert empty.latency_ms is None
     assert empty.restore_ms is None
-    logbook.face_share = lambda: 0.21
+    logbook.new_call(lambda: Counts(face_share=0.21, lost=3, dropped=4))
     now = time.time()
     for index in range(30):
         restored = index % 3 == 0
@@ -87,8 +87,33 @@ def test_a_json_line_for_every_picture_in_the_senders_ticks(tmp_path: Path) -> N
     assert [line["restored"] for line in lines] == [False, False, False, True]
     assert lines[3]["restore_ms"] == 7.65
     assert set(lines[0]) == {
-        "ticks", "captured", "arrived", "decoded", "shown", "restored", "restore_ms", "keyframe", "damaged"
+        "ticks", "captured", "arrived", "decoded", "shown", "restored", "restore_ms", "keyframe", "damaged",
+        "lost", "skipped", "plis", "dropped",
     }  # fmt: skip
+
+
+def test_every_line_tells_losses_from_drops(tmp_path: Path) -> None:
+    logbook = Logbook(tmp_path / "shown.jsonl")
+    for index in range(3):
+        logbook.new_call(
+            lambda index=index: Counts(lost=index, skipped=10 + index, plis=20 + index, dropped=30 + index)
+        )
+        logbook.shown(picture(1.7e9 + index))
+    logbook.close()
+    lines = [json.loads(line) for line in (tmp_path / "shown.jsonl").read_text().splitlines()]
+    for index, line in enumerate(lines):
+        figures = [line[name] for name in ("lost", "skipped", "plis", "dropped")]
+        assert figures == [index, 10 + index, 20 + index, 30 + index]
+
+
+def test_a_new_call_knows_nothing_of_the_one_before() -> None:
+    logbook = Logbook()
+    for index in range(20):
+        logbook.received(1000)
+        logbook.shown(picture(time.time() + index * 1e-3, restored=np.zeros((54, 64), np.uint8), restore_ms=5.0))
+    assert logbook.stats(Stats(state="live")).latency_ms is not None
+    logbook.new_call(Counts)
+    assert logbook.stats(Stats(state="live")) == Stats(state="live")
 
 
 def test_snapshots_of_stamped_pictures_restored_or_not(tmp_path: Path) -> None:
@@ -147,6 +172,17 @@ def test_a_full_disk_ends_the_logging_and_not_the_call(tmp_path: Path) -> None:
     logbook = Logbook(lines=Path("/dev/full"))
     for index in range(400):  # more than the file's buffer
         logbook.shown(picture(time.time() + index * 1e-6))
-    assert logbook.error is not None
+    assert logbook.errors == ["The log /dev/full is incomplete (No space left on device)."]
     assert logbook.stats(Stats(state="live")).fps > 0
     logbook.close()
+
+
+def test_snapshots_that_cannot_be_saved_end_and_are_told(tmp_path: Path) -> None:
+    folder = tmp_path / "snapshots"
+    logbook = Logbook(snapshots=folder)
+    folder.rmdir()
+    logbook.shown(picture(1.7e9, captured=TICKS / CLOCK_RATE, stamped=True))
+    assert logbook.errors == [f"Snapshots in {folder} are missing (No such file or directory)."]
+    folder.mkdir()
+    logbook.shown(picture(1.7e9 + 1, captured=TICKS / CLOCK_RATE + 1, stamped=True))
+    assert list(folder.iterdir()) == []

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -16,9 +17,9 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from receiver.recorder import Recorder, fitted
+from receiver.recorder import Recorder
 from shared.errors import SemcallError
-from shared.picture import I420, bgr_from_i420, i420_from_bgr
+from shared.picture import I420, bgr_from_i420, i420_from_bgr, letterboxed
 
 ROOT = Path(__file__).resolve().parents[1]
 START = 1_700_000_000.25
@@ -131,9 +132,20 @@ def test_another_size_is_fitted_between_black_bars(tmp_path: Path) -> None:
     assert max(narrow[:, :92].mean(), narrow[:, 228:].mean()) < 3
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_samples_that_are_not_square_stay_so(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"call{suffix}"
+    with Recorder(path) as recorder:
+        recorder.write(photo(), START, Fraction(4, 3))
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.display_aspect_ratio == Fraction(16, 9)
+        assert (stream.width, stream.height) == (320, 240)
+
+
 @pytest.mark.parametrize("size", [(2, 2), (1280, 720), (64, 2), (2, 64), (130, 98)])
-def test_fitted_takes_any_even_size(size: tuple[int, int]) -> None:
-    picture = fitted(np.full((size[1] * 3 // 2, size[0]), 128, np.uint8), 96, 64)
+def test_letterboxing_takes_any_even_size(size: tuple[int, int]) -> None:
+    picture = letterboxed(np.full((size[1] * 3 // 2, size[0]), 128, np.uint8), 96, 64)
     assert picture.shape == (96, 96)
     assert picture[31, 47] == 128  # the picture sits in the middle
     assert set(np.unique(picture)) <= {16, 128}
@@ -141,7 +153,7 @@ def test_fitted_takes_any_even_size(size: tuple[int, int]) -> None:
 
 def test_same_size_is_not_copied() -> None:
     picture = photo()
-    assert fitted(picture, 320, 240) is picture
+    assert letterboxed(picture, 320, 240) is picture
 
 
 def start(path: Path, prelude: str = "") -> subprocess.Popen[str]:

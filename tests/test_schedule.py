@@ -18,7 +18,6 @@ def run(schedule: RestoreSchedule, count: int, cost: float, age: float = 0.0) ->
 def test_a_fast_machine_restores_everything() -> None:
     schedule = RestoreSchedule()
     assert all(run(schedule, 100, 0.012, age=0.002))
-    assert (schedule.restored, schedule.bypassed) == (100, 0)
 
 
 def test_a_slow_machine_tries_once_and_then_seldom() -> None:
@@ -26,8 +25,6 @@ def test_a_slow_machine_tries_once_and_then_seldom() -> None:
     decisions = run(schedule, 300, 0.100)
     assert decisions[0]
     assert 1 < sum(decisions) < 30
-    assert schedule.restored + schedule.bypassed == 300
-    assert schedule.restored == sum(decisions)
 
 
 def test_a_machine_that_was_busy_recovers_within_two_seconds() -> None:

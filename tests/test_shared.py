@@ -16,7 +16,7 @@ from shared.errors import SemcallError
 from shared.grid import grid_shape, mask_to_pixels, row_runs
 from shared.lines import JsonLines
 from shared.mailbox import Latest
-from shared.picture import Picture, bgr_from_i420, bgra_from_i420, i420_from_bgr, planes
+from shared.picture import Picture, bgr_from_i420, bgra_from_i420, i420_from_bgr, planes, size_of
 from shared.stats import Stats, WindowedRate, WindowedValues
 
 
@@ -30,6 +30,14 @@ def test_mailbox_keeps_the_newest_and_counts_the_rest() -> None:
     assert box.get(timeout=0) is None
     box.put(4)
     assert box.dropped == 2
+
+
+def test_what_a_reader_took_in_vain_counts_as_dropped() -> None:
+    box: Latest[int] = Latest()
+    box.put(1)
+    assert box.get(timeout=0) == 1
+    box.drop()
+    assert box.dropped == 1
 
 
 def test_mailbox_closes_after_what_is_inside() -> None:
@@ -119,6 +127,7 @@ def test_status_line() -> None:
     line = "1280x720 · 30 fps · 401 kb/s · face 15% · small (CPU) 21 ms · latency 64 ms"
     assert stats.line() == line
     assert Stats("live", 640, 360, 30, 200).line() == "640x360 · 30 fps · 200 kb/s · off"
+    assert Stats("live", 640, 360, 30, 200, lost=7).line() == "640x360 · 30 fps · 200 kb/s · off · lost 7"
 
 
 def test_lines_file(tmp_path: Path) -> None:
@@ -156,7 +165,7 @@ def test_grid_covers_the_picture(size: tuple[int, int], shape: tuple[int, int]) 
 def test_picture_knows_its_size_and_planes() -> None:
     i420 = np.arange(24 * 24, dtype=np.uint16).astype(np.uint8).reshape(24, 24)
     picture = Picture(i420, 0, 0)
-    assert (picture.width, picture.height) == (24, 16)
+    assert size_of(i420) == (picture.width, picture.height) == (24, 16)
     luma, chroma = planes(i420)
     assert luma.shape == (16, 24)
     assert chroma.shape == (2, 8, 12)

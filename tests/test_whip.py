@@ -491,8 +491,8 @@ async def test_other_requests():
         assert "POST" in replies[2][1][1]["Allow"]
 
 
-async def test_pages_of_any_origin_may_call():
-    async with receiving() as receiver:
+async def test_with_a_token_pages_of_any_origin_may_call():
+    async with receiving(token="s3cret") as receiver:
         status, headers, _ = await http(
             "OPTIONS", receiver.server.url, Origin="https://example.org", Access_Control_Request_Method="POST"
         )
@@ -503,10 +503,43 @@ async def test_pages_of_any_origin_may_call():
             headers["Access-Control-Allow-Headers"].split(", ")
         )
         assert headers["Accept-Post"] == SDP
-        status, headers, _ = await post(receiver.server.url, "bad", Origin="https://example.org")
+        status, headers, _ = await post(
+            receiver.server.url, "bad", Origin="https://example.org", Authorization="Bearer s3cret"
+        )
         assert status == 400
         assert headers["Access-Control-Allow-Origin"] == "*"
         assert {"Location", "ETag", "Link"} <= set(headers["Access-Control-Expose-Headers"].split(", "))
+
+
+async def test_without_a_token_only_pages_of_this_machine_may_call():
+    async with receiving() as receiver:
+        url, offer = receiver.server.url, await offer_text()
+        foreign = ("https://example.org", "http://127.0.0.1.example.org", "http://localhost@evil", "http://[", "")
+        for origin in foreign:
+            reply = await post(url, offer, Origin=origin)
+            assert reply[0] == 403, origin
+            assert "--token" in reply[2]
+            assert reply[1]["Access-Control-Allow-Origin"] == "*"  # so that the page can show the sentence
+            assert_one_sentence(reply)
+        assert not receiver.calls
+        for origin in ("http://localhost:3000", "https://127.0.0.1", "http://[::1]:8080"):
+            status, headers, _ = await post(url, offer, Origin=origin)
+            assert status == 201, origin
+            session = str(URL(url).join(URL(headers["Location"])))
+            etag = headers["ETag"]
+            for foreigner in foreign:
+                assert (await http("DELETE", session, Origin=foreigner))[0] == 403
+                trickle = await http("PATCH", session, "", Content_Type=FRAGMENT, If_Match=etag, Origin=foreigner)
+                assert trickle[0] == 403
+            assert receiver.server.busy
+            assert (await http("DELETE", session, Origin=origin))[0] == 200
+
+
+@pytest.mark.parametrize("token", ["", " ", "two words", "schlüssel", "line\n", "tab\t"])
+def test_a_token_that_nobody_could_show_is_refused(token):
+    with pytest.raises(SemcallError, match="--token") as refused:
+        WhipServer(None, token=token)
+    assert str(refused.value).endswith(".")
 
 
 async def test_a_token_is_needed_on_every_request():
@@ -854,6 +887,51 @@ def test_malformed_addresses(url):
 def test_malformed_tokens(token):
     with pytest.raises(SemcallError, match="token"):
         WhipClient("http://127.0.0.1:8787/whip", token)
+
+
+@pytest.mark.parametrize("status", [201, 503])
+async def test_an_offer_given_up_before_its_answer_leaves_no_session(status):
+    asked, answer, deleted = asyncio.Event(), asyncio.Event(), []
+
+    async def slow(request):
+        if request.method == "DELETE":
+            deleted.append(request.path)
+            return web.Response()
+        asked.set()
+        await answer.wait()
+        return web.Response(status=status, headers={"Location": "/whip/7"})
+
+    async with serving(slow) as url:
+        peer, client = sending_peer(track=False), WhipClient(url)
+        publishing = asyncio.ensure_future(client.publish(peer))
+        await asked.wait()
+        publishing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await publishing
+        asyncio.get_running_loop().call_later(0.05, answer.set)
+        await client.close()
+        await peer.close()
+    assert deleted == (["/whip/7"] if status == 201 else [])
+
+
+async def test_an_offer_given_up_and_never_answered(monkeypatch):
+    monkeypatch.setattr("shared.whip_client._LATE_ANSWER_SECONDS", 0.05)
+    asked = asyncio.Event()
+
+    async def never(request):
+        asked.set()
+        await asyncio.sleep(30)
+
+    async with serving(never) as url:
+        peer, client = sending_peer(track=False), WhipClient(url)
+        publishing = asyncio.ensure_future(client.publish(peer))
+        await asked.wait()
+        publishing.cancel()
+        async with asyncio.timeout(10):
+            await client.close()
+        await peer.close()
+        assert client.location is None
+        assert not [task for task in asyncio.all_tasks() if "WhipClient._request" in repr(task)]
 
 
 async def test_close_does_not_wait_for_a_silent_server():

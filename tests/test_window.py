@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -25,7 +27,7 @@ from PySide6.QtCore import Qt
 
 from receiver.picture import DecodedPicture
 from receiver.view import compose, image_over
-from receiver.window import CallWindow, create_application, install_sigint
+from receiver.window import CallWindow, create_application, let_signals_through
 from shared.mailbox import Latest
 from shared.picture import I420, bgr_from_i420, i420_from_bgr
 from shared.stats import Stats
@@ -145,6 +147,17 @@ def test_takes_the_first_pictures_size_but_not_against_the_user(app: QtWidgets.Q
         window.close()
 
 
+def test_samples_that_are_not_square_are_shown_in_their_shape(app: QtWidgets.QApplication) -> None:
+    call = Call()
+    narrow = photo(480, 360)
+    call.send(replace(decoded(narrow), aspect=Fraction(4, 3)))
+    grabbed = call.grab()
+    assert grabbed.shape == (360, 640, 3)
+    expected = cv2.resize(bgr_from_i420(narrow), (640, 360), interpolation=cv2.INTER_LINEAR)
+    assert np.corrcoef(grabbed.ravel(), expected.ravel())[0, 1] > 0.99
+    call.window.close()
+
+
 def test_shows_the_restored_picture_where_there_is_one(call: Call) -> None:
     sharp, soft = photo(), blurred(photo())
     call.send(decoded(soft, restored=sharp))
@@ -203,6 +216,17 @@ def test_an_overtaken_picture_is_not_reported(call: Call) -> None:
     assert [p is second for p in call.shown] == [True]
     assert first.shown == 0.0
     assert call.box.dropped == 1
+
+
+def test_a_picture_that_was_taken_and_never_painted_counts_as_dropped(call: Call) -> None:
+    call.send(decoded(photo()))  # gives the window its size, for which Qt paints at once
+    pictures = [decoded(photo()) for _ in range(3)]
+    for picture in pictures:
+        call.box.put(picture)
+        call.window._take()  # Qt has had no time to paint
+    call.settle()
+    assert [picture is pictures[2] for picture in call.shown] == [False, True]
+    assert call.box.dropped == 2
 
 
 @pytest.mark.parametrize("how", ["hidden", "minimised"])
@@ -371,13 +395,14 @@ except NoDisplayError as error:
 """
 
 INTERRUPT = """
-import time
-from receiver.window import QtCore, create_application, install_sigint
+import signal
+from receiver.window import QtCore, create_application, let_signals_through
 app = create_application()
-def interrupted():
+def interrupted(*_):
     print("interrupted", flush=True)
     app.quit()
-install_sigint(app, interrupted)
+signal.signal(signal.SIGINT, interrupted)
+let_signals_through(app)
 QtCore.QTimer.singleShot(0, lambda: print("running", flush=True))
 print("left", app.exec(), flush=True)
 """
@@ -421,18 +446,13 @@ def test_ctrl_c_reaches_python_in_an_idle_loop() -> None:
     assert process.returncode == 0
 
 
-def test_ctrl_c_once_then_as_before(app: QtWidgets.QApplication) -> None:
-    calls: list[int] = []
+def test_the_wakeup_is_undone(app: QtWidgets.QApplication) -> None:
     before_fd = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(before_fd)
-    before = signal.getsignal(signal.SIGINT)
-    undo = install_sigint(app, lambda: calls.append(1))
-    try:
-        signal.raise_signal(signal.SIGINT)
-        app.processEvents()
-        assert calls == [1]
-        assert signal.getsignal(signal.SIGINT) is before
-    finally:
-        undo()
-        undo()
+    undo = let_signals_through(app)
+    inside = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(inside)
+    assert inside not in (-1, before_fd)
+    undo()
+    undo()
     assert signal.set_wakeup_fd(before_fd) == before_fd

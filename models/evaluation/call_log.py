@@ -28,13 +28,18 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One picture as its receiver logged it; times in Unix seconds."""
+    """One picture as its receiver logged it; times in Unix seconds.
+
+    `dropped`: decoded pictures not shown so far; `lost`: RTP packets lost so far.
+    """
 
     ticks: int
     decoded: float
     shown: float
     restored: bool
     restore_ms: float
+    dropped: int
+    lost: int
 
     @property
     def captured(self) -> float:
@@ -99,7 +104,7 @@ def read_call_log(sent: Path, received: Path) -> CallLog:
     coded = [_sent(line) for line in _lines(sent)]
     known = {picture.ticks for picture in coded}
     shown = [
-        Shown(line["ticks"], line["decoded"], line["shown"], line["restored"], line["restore_ms"])
+        Shown(**{name: line[name] for name in Shown.__dataclass_fields__})
         for line in _lines(received)
         if line["ticks"] in known
     ]
