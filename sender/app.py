@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -23,15 +23,20 @@ from sender.face import FaceSegmenter
 from sender.live import EncodeOptions, EncodeThread
 from sender.rate import KeyframeGate
 from sender.track import AccessUnitTrack, attach_encoder
+from shared.errors import SemcallError
 from shared.lines import require_writable
 from shared.mailbox import Latest
-from shared.peer import LoopThread, close_peer, create_peer, prefer_h264, wait_connected
+from shared.peer import LoopThread, close_peer, create_peer, parse_ice_server, prefer_h264, wait_connected
 from shared.picture import Picture
+from shared.signals import interruptible
 from shared.whip_client import WhipClient
 
 _MEDIA_TIMEOUT = 20.0  # seconds from the answer to a connected media path
 _SILENCE = 10.0  # seconds without receiver reports after which the receiver counts as gone
 _LISTEN = 0.5  # seconds between looks at them
+_HANG_UP = 4.0  # seconds that hanging up may take when the receiver says nothing
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +61,19 @@ def send(options: SendOptions, say: Callable[[str], None], status: Callable[[str
     Raises SemcallError for everything the user can mend.
     """
     cv2.setNumThreads(1)  # its pool would fight x264 and the detector for the cores
+    client = WhipClient(options.to, options.token)
+    for server in options.ice_servers:
+        parse_ice_server(server)
     require_writable(options.encode.stats)
     try:
-        with _sigterm_as_ctrl_c(), LoopThread() as loop:
+        with interruptible(), LoopThread() as loop:
             source = open_source(options.source, options.size, options.fps)
             warm_up()
-            call = _Call(options, source, FaceSegmenter(), loop)
+            call = _Call(options, client, source, FaceSegmenter(), loop)
             try:
                 loop.call(call.connect(say))
                 say(f"Connected to {options.to}: sending {source.size[0]}x{source.size[1]} at {source.fps:.3g} fps.")
-                call.run(status)
+                call.run(say, status)
                 say(call.end)
             finally:
                 call.close()
@@ -74,9 +82,11 @@ def send(options: SendOptions, say: Callable[[str], None], status: Callable[[str
 
 
 class _Call:
-    def __init__(self, options: SendOptions, source: Source, segmenter: FaceSegmenter, loop: LoopThread) -> None:
-        self._options, self._source, self._segmenter, self._loop = options, source, segmenter, loop
-        self._client = WhipClient(options.to, options.token)
+    def __init__(
+        self, options: SendOptions, client: WhipClient, source: Source, segmenter: FaceSegmenter, loop: LoopThread
+    ) -> None:
+        self._options, self._client, self._source = options, client, source
+        self._segmenter, self._loop = segmenter, loop
         self._peer: RTCPeerConnection | None = None
         self._track: AccessUnitTrack | None = None
         self._gate = KeyframeGate()
@@ -107,8 +117,8 @@ class _Call:
         await wait_connected(peer, _MEDIA_TIMEOUT)
         self._listener = asyncio.ensure_future(self._listen(transceiver.sender))
 
-    def run(self, status: Callable[[str], None]) -> None:
-        """Send until the peer, the source or the clock ends the call."""
+    def run(self, say: Callable[[str], None], status: Callable[[str], None]) -> None:
+        """Send until the peer, the source or the clock ends the call. Raises SemcallError when a part of it fails."""
         assert self._track is not None
         track, loop = self._track, self._loop
         pictures: Latest[Picture] = Latest()
@@ -140,15 +150,25 @@ class _Call:
             pictures.close()
             encode.join(timeout=1)
             segmenter.close()
+            if encode.log_error is not None:
+                reason = encode.log_error.strerror or encode.log_error
+                say(f"The statistics in {self._options.encode.stats} break off ({reason}).")
+            if segmenter.error is not None:
+                say(f"The face finder failed ({_named(segmenter.error)}): since then all was coded as background.")
         failure = capture.error or encode.error
-        if failure is not None:
+        if isinstance(failure, SemcallError):
             raise failure
+        if failure is not None:
+            log.debug("the call broke off", exc_info=failure)
+            raise SemcallError(
+                f"Sending failed ({_named(failure)}): call again, and report it if that happens once more."
+            ) from failure
 
     def close(self) -> None:
-        """End the call at the receiver and here; bounded to about two seconds."""
+        """End the call at the receiver and here; bounded to a few seconds."""
         self._segmenter.close()
         with contextlib.suppress(TimeoutError):
-            self._loop.call(self._hang_up(), timeout=2)
+            self._loop.call(self._hang_up(), timeout=_HANG_UP)
 
     def _finish(self, why: str) -> None:
         if not self._over.is_set():
@@ -180,14 +200,6 @@ class _Call:
             await close_peer(self._peer)
 
 
-@contextlib.contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM too hangs up instead of leaving the receiver to find out. Only the main thread can arrange that."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _named(error: Exception) -> str:
+    """An error as part of a sentence."""
+    return ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())]))

@@ -18,6 +18,7 @@ from shared.picture import CLOCK_RATE, I420, Picture, i420_from_frame, now_ticks
 CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 _LATENESS = 0.1  # seconds that a source may run behind its own times before they are moved: a call must not lag
 _OPEN_TIMEOUT, _READ_TIMEOUT = 10.0, 5.0  # seconds; a camera that stays silent longer is gone
+_RETRY = 0.005  # seconds between looks at a camera that does not wait for its next picture itself
 
 
 class Source(Protocol):
@@ -62,16 +63,21 @@ class FileSource:
         self._interval = 1 / fps if fps else 0.0
 
     def frames(self) -> Iterator[tuple[int, float, I420]]:
-        """Index counts the file's own pictures from 0 and starts again with every round."""
+        """Index counts the file's own pictures from 0 and starts again with every round.
+
+        Raises SemcallError when the file has changed and yields no picture any more.
+        """
         start, due = 0.0, 0.0
         while True:
-            seconds = 0.0
+            index, seconds = -1, 0.0
             for index, (i420, seconds) in enumerate(self._clip):
                 now = start + seconds
                 if now + 1e-3 < due:
                     continue
                 due = max(due + self._interval, now - self._interval)
                 yield index, now, i420
+            if index < 0:
+                raise SemcallError(f"{self._clip.path} yields no more pictures: leave the file as it is in a call.")
             start += seconds + 1 / self._clip.fps
 
 
@@ -89,16 +95,22 @@ class CameraSource:
         self._format = CAMERA_FORMATS.get(sys.platform, "")
         if not self._format:
             raise SemcallError(f"Cameras are not supported on {sys.platform}: give --source FILE or --source demo.")
-        self._container = self._open(bound, fps or 30.0)
-        stream = self._container.streams.video[0]
-        self.fps = float(stream.average_rate or fps or 30.0)
-        self.size = fitted((stream.width, stream.height), bound)
+        self._wanted = bound, fps or 30.0
+        # Only a look: pictures may be wanted much later, and until then it need not run (nor its light be on).
+        container = self._open()
+        try:
+            stream = container.streams.video[0]
+            self.fps = float(stream.average_rate or fps or 30.0)
+            self.size = fitted((stream.width, stream.height), bound)
+        finally:
+            container.close()
 
     def frames(self) -> Iterator[tuple[int, float, I420]]:
-        """Pictures as the camera delivers them; ends with SemcallError when it is unplugged."""
+        """Open the camera; pictures as it delivers them. Ends with SemcallError when it is unplugged."""
+        container = self._open()
         start = time.monotonic()
         try:
-            for index, frame in enumerate(self._container.decode(video=0)):
+            for index, frame in enumerate(_decoded(container)):
                 size = self.size if not frame.rotation % 180 else self.size[::-1]
                 picture = turned(i420_from_frame(frame, *size), frame.rotation)
                 yield index, time.monotonic() - start, picture
@@ -106,9 +118,10 @@ class CameraSource:
         except av.FFmpegError as error:
             raise SemcallError(f"The camera {self._name} stopped ({error.strerror}): plug it in again.") from None
         finally:
-            self._container.close()
+            container.close()
 
-    def _open(self, bound: Size, fps: float) -> av.container.InputContainer:
+    def _open(self) -> av.container.InputContainer:
+        bound, fps = self._wanted
         wanted = {"video_size": f"{bound[0]}x{bound[1]}", "framerate": f"{fps:g}"}
         failure: Exception | None = None
         # Many cameras refuse a size or rate that they do not have: then take what they offer.
@@ -138,6 +151,21 @@ class CameraSource:
                 raise ValueError(f"{len(cameras)} cameras found")
             return f"video={cameras[int(self._name)]}"
         return self._name
+
+
+def _decoded(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
+    """Frames until the camera ends; FFmpegError when it fails or stays silent for `_READ_TIMEOUT` seconds."""
+    heard = time.monotonic()
+    while True:
+        try:
+            for frame in container.decode(video=0):
+                yield frame
+                heard = time.monotonic()
+            return
+        except av.error.BlockingIOError:  # avfoundation has no picture yet (EAGAIN), which ends the generator
+            if time.monotonic() - heard > _READ_TIMEOUT:
+                raise
+            time.sleep(_RETRY)
 
 
 def open_source(name: str, bound: Size = (1280, 720), fps: float | None = None) -> Source:

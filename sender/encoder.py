@@ -10,11 +10,12 @@ import av
 import cv2
 import numpy as np
 from av.video.frame import PictureType
+from numpy.typing import NDArray
 
 from sender.cavlc import MacroblockParser
-from sender.roi import RegionFrame
+from sender.roi import RegionFrame, rectangles
 from sender.share import ShareController, ShareMode
-from shared.grid import Mask, grid_shape, mask_to_pixels, row_runs
+from shared.grid import Mask, grid_shape, mask_to_pixels
 from shared.picture import CLOCK_RATE, Picture, planes
 
 # With qcomp=1 and no adaptive quantisation worth the name, crf is a constant quantiser for every macroblock that
@@ -83,11 +84,17 @@ class SemanticEncoder:
         self._last_ticks: int | None = None
         self._last_luma: np.ndarray[tuple[int, int], np.dtype[np.uint8]] | None = None
         self._nominal = 1 / fps
+        self._planned = 0.0, 0.0
 
-    def encode(self, picture: Picture, mask: Mask, keyframe: bool = False) -> tuple[bytes, EncodeStats]:
+    def encode(
+        self, picture: Picture, mask: Mask, keyframe: bool = False, again: bool = False
+    ) -> tuple[bytes, EncodeStats]:
         """One picture as an access unit (Annex B). `mask`: bool [rows, columns] of macroblocks on the face.
 
-        The first picture is an IDR; later ones only where `keyframe` asks for it.
+        The first picture is an IDR; later ones only where `keyframe` asks for it. `again`: the picture is the last
+        one with a later time. It is coded with the last quantisers, costs next to nothing and teaches the controller
+        nothing. Of a mask that is too ragged for x264 (see `RegionFrame.capacity`), the smallest parts are
+        background, and are counted as such.
         """
         start = time.perf_counter()
         if mask.shape != grid_shape(*self.size):
@@ -97,32 +104,53 @@ class SemanticEncoder:
         if self._last_ticks is not None:
             elapsed = (picture.ticks - self._last_ticks) / CLOCK_RATE
         self._last_ticks = picture.ticks
-        area = float(mask.mean())
-        qp_face, qp_background = self.controller.plan(area, self._motion(picture, mask), keyframe, elapsed)
-        frame = self._load(picture, mask, qp_face, qp_background, keyframe)
+        regions, mask = self._regions(mask)
+        again = again and not keyframe
+        qp_face, qp_background = self._planned
+        if not again:
+            area = float(mask.mean())
+            qp_face, qp_background = self.controller.plan(area, self._motion(picture, mask), keyframe, elapsed)
+        frame = self._load(picture, regions, qp_face, qp_background, keyframe)
         if keyframe:  # its size depends on a picture of which nothing is known yet: try it out, then fit the budget
             trial = b"".join(bytes(packet) for packet in self._trial_codec.encode(frame))
             qp_face, qp_background = self.controller.replan_keyframe(self._measure(trial, mask), len(trial) * 8)
-            frame = self._load(picture, mask, qp_face, qp_background, keyframe)
+            frame = self._load(picture, regions, qp_face, qp_background, keyframe)
+        self._planned = qp_face, qp_background
         self._count += 1
         planned = time.perf_counter()
         access_unit = b"".join(bytes(packet) for packet in self._codec.encode(frame))
         coded = time.perf_counter()
         bits = len(access_unit) * 8
         face_bits = self._measure(access_unit, mask)
-        self.controller.feedback(face_bits, bits)
+        if not again:
+            self.controller.feedback(face_bits, bits)
         parsed = time.perf_counter()
         times = {"plan": planned - start, "x264": coded - planned, "parse": parsed - coded}
         milliseconds = {name: seconds * 1e3 for name, seconds in times.items()}
         return access_unit, EncodeStats(bits, face_bits, qp_face, qp_background, keyframe, milliseconds)
 
     def _load(
-        self, picture: Picture, mask: Mask, qp_face: float, qp_background: float, keyframe: bool
+        self,
+        picture: Picture,
+        regions: NDArray[np.int32],
+        qp_face: float,
+        qp_background: float,
+        keyframe: bool,
     ) -> av.VideoFrame:
-        self._frame.set_offsets(row_runs(mask), qp_face - _BASE_QP, qp_background - _BASE_QP)
+        self._frame.set_offsets(regions, qp_face - _BASE_QP, qp_background - _BASE_QP)
         frame = self._frame.load(picture.i420, self._count)
         frame.pict_type = PictureType.I if keyframe else PictureType.NONE
         return frame
+
+    def _regions(self, mask: Mask) -> tuple[NDArray[np.int32], Mask]:
+        """The mask as rectangles, as many as x264 can be told, and what of it they cover."""
+        regions = rectangles(mask)
+        left_out = regions[self._frame.capacity :]
+        if len(left_out):
+            mask = mask.copy()
+            for top, bottom, first, end in left_out:
+                mask[top:bottom, first:end] = False
+        return regions[: self._frame.capacity], mask
 
     def _measure(self, access_unit: bytes, mask: Mask) -> float:
         return float(self._parser.parse(access_unit).bits[mask].sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from shared.grid import MACROBLOCK, Mask, grid_shape
 from shared.mailbox import Latest
 from shared.picture import Picture, planes
+
+log = logging.getLogger(__name__)
 
 Box = tuple[float, float, float, float]
 """Left, top, width, height in luma samples of the full picture."""
@@ -104,7 +107,8 @@ def _overlap(one: Box, other: Box) -> float:
 class FaceSegmenter:
     """The newest face mask, kept up to date by a thread that looks at every `every`-th picture.
 
-    `submit` every captured picture, read `mask` before every encode; neither waits for the detector.
+    `submit` every captured picture, read `mask` before every encode; neither waits for the detector. When the
+    detector fails, `error` holds why and the mask stays empty: the call goes on without a face.
     """
 
     def __init__(self, every: int = 5) -> None:
@@ -113,6 +117,7 @@ class FaceSegmenter:
         self._pictures: Latest[Picture] = Latest()
         self._faces: tuple[list[Box], int, int] = ([], 0, 0)
         self._mask_of: tuple[object, Mask] | None = None
+        self.error: Exception | None = None
         self._detector = LbpFaceDetector()  # here, not in the thread: its imports would hold up the first pictures
         self._thread = threading.Thread(target=self._run, name="segment", daemon=True)
         self._thread.start()
@@ -139,6 +144,14 @@ class FaceSegmenter:
         self._thread.join(timeout=2)
 
     def _run(self) -> None:
+        try:
+            self._look()
+        except Exception as error:
+            log.debug("the face finder failed", exc_info=error)
+            self.error = error
+            self._faces = [], 0, 0
+
+    def _look(self) -> None:
         tracker = FaceTracker()
         while not self._pictures.closed:
             picture = self._pictures.get()

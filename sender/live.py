@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from shared.stamp import Stamp, write_stamp
 from shared.stats import WindowedRate
 
 _SHARE_WINDOW = 3.0  # seconds over which the face's share is told and shown
+_LOOK = 0.1  # seconds between looks at what a source that pauses leaves to be done
+_STILL = 1.0  # seconds without a picture after which the last is sent again: a receiver that hears nothing hangs up
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,9 @@ class EncodeOptions:
 class EncodeThread(threading.Thread):
     """Owns x264. `deliver(access_unit, ticks)` is called here for every coded picture; none is dropped after coding.
 
-    While `congested()` pictures are skipped before coding, which leaves the reference chain whole.
+    While `congested()` pictures are skipped before coding, which leaves the reference chain whole. Where the source
+    pauses, its last picture is sent again about once a second, and at once where a keyframe is asked for. Ticks only
+    ever rise. `clock`: monotonic seconds.
     """
 
     def __init__(
@@ -51,16 +56,23 @@ class EncodeThread(threading.Thread):
         congested: Callable[[], bool],
         options: EncodeOptions,
         size: tuple[int, int],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(name="encode", daemon=True)
         self._pictures, self._segmenter, self._gate = pictures, segmenter, gate
         self._deliver, self._congested, self._options = deliver, congested, options
         self._lines = JsonLines(options.stats)
         self._encoder = self._open(size)  # before the first picture, which would wait for it
+        self._clock = clock
+        # On the pictures' clock:
         self._bits, self._face_bits = WindowedRate(_SHARE_WINDOW), WindowedRate(_SHARE_WINDOW)
-        self._pictures_coded = WindowedRate(_SHARE_WINDOW)
+        # On `clock`:
+        self._sent, self._pictures_coded = WindowedRate(_SHARE_WINDOW), WindowedRate(_SHARE_WINDOW)
         self._last_stamp = 0
         self._now = 0.0
+        self._newest: Picture | None = None
+        self._came = self._went = 0.0  # when it did, and when something last left, on `clock`
+        self._coded: Picture | None = None
         self.skipped = 0
         self.error: Exception | None = None
         self.last: EncodeStats | None = None
@@ -69,13 +81,19 @@ class EncodeThread(threading.Thread):
         """Until the mailbox is closed."""
         try:
             while True:
-                picture = self._pictures.get()
-                if picture is None:
+                picture = self._pictures.get(_LOOK)
+                if picture is not None:
+                    self._newest, self._came = picture, self._clock()
+                    if self._congested():
+                        self.skipped += 1
+                    else:
+                        self._code(picture)
+                elif self._pictures.closed:
                     break
-                if self._congested():
-                    self.skipped += 1
-                    continue
-                self._code(picture)
+                elif self._newest is not None and self._late() and not self._congested():
+                    # On the source's own clock, which its next picture goes on with.
+                    ticks = self._newest.ticks + round((self._clock() - self._came) * CLOCK_RATE)
+                    self._code(replace(self._newest, ticks=ticks))
         except Exception as error:
             self.error = error
             self._pictures.close()
@@ -87,7 +105,8 @@ class EncodeThread(threading.Thread):
         if self.last is None:
             return "starting"
         width, height = self._encoder.size
-        fps, kbps = self._pictures_coded.per_second(self._now), self._bits.per_second(self._now) / 1e3
+        now = self._clock()
+        fps, kbps = self._pictures_coded.per_second(now), self._sent.per_second(now) / 1e3
         share = self.face_share
         face = "no face" if share is None else f"face {share * 100:.0f}%"
         quantisers = f"QP {self.last.qp_face:.0f}/{self.last.qp_background:.0f}"
@@ -99,8 +118,16 @@ class EncodeThread(threading.Thread):
         return self._pictures.dropped + self.skipped
 
     @property
+    def log_error(self) -> OSError | None:
+        """Why the statistics broke off, if they did."""
+        return self._lines.error
+
+    @property
     def face_share(self) -> float | None:
-        """Measured share of the bits on the face over the last seconds, 0..1; None when nobody is seen."""
+        """Measured share of the bits on the face over the last seconds, 0..1; None when nobody is seen.
+
+        While the source pauses it stays what it was.
+        """
         bits, face_bits = self._bits.total(self._now), self._face_bits.total(self._now)
         return face_bits / bits if bits and face_bits else None
 
@@ -108,19 +135,30 @@ class EncodeThread(threading.Thread):
         o = self._options
         return SemanticEncoder(*size, o.bitrate, o.share, fps=o.fps, mode=o.mode, preset=o.preset)
 
+    def _late(self) -> bool:
+        return self._gate.pending or self._clock() - self._went >= _STILL
+
     def _code(self, picture: Picture) -> None:
         size = picture.width, picture.height
+        last = self._coded
+        again = last is not None and picture.i420 is last.i420
+        # A late source may be overtaken by its own repeated picture. More than that is a clock that was set back.
+        if last is not None and 0 <= last.ticks - picture.ticks < CLOCK_RATE:
+            picture = replace(picture, ticks=last.ticks + 1)
+        self._coded, self._went = picture, self._clock()
         if self._encoder.size != size:
             self._encoder = self._open(size)
         mask = self._segmenter.mask(*size)
         asked = self._gate.due()
-        access_unit, stats = self._encoder.encode(picture, mask, asked)
+        access_unit, stats = self._encoder.encode(picture, mask, asked, again)
         if stats.keyframe and not asked:  # the first picture, or a new size: it answers who asks meanwhile
             self._gate.sent()
-        self._now = picture.ticks / CLOCK_RATE
-        self._bits.add(self._now, stats.bits)
-        self._face_bits.add(self._now, stats.face_bits)
-        self._pictures_coded.add(self._now)
+        if stats.keyframe or not again:
+            self._now = picture.ticks / CLOCK_RATE
+            self._bits.add(self._now, stats.bits)
+            self._face_bits.add(self._now, stats.face_bits)
+        self._sent.add(self._went, stats.bits)
+        self._pictures_coded.add(self._went)
         self.last = stats
         if stats.keyframe or picture.ticks - self._last_stamp >= CLOCK_RATE:
             self._last_stamp = picture.ticks

@@ -28,6 +28,7 @@ from shared.clips import Clip
 from shared.errors import SemcallError
 from shared.grid import Mask
 from shared.picture import CLOCK_RATE, I420, Picture, planes
+from shared.signals import interruptible
 
 _DETECT_EVERY = 5  # pictures, as in the call
 _MAX_FPS = 240.0  # nominal rates of screen recordings can be absurd; the encoder needs one for its level only
@@ -112,9 +113,14 @@ def encode(options: OfflineOptions, console: Console) -> Summary:
 def encode_file(options: OfflineOptions, progressed: Progressed | None = None) -> Summary:
     """Encode `options.source` into `options.out` (and the statistics, where asked for).
 
-    Raises SemcallError for everything the user can mend. Whatever ends the work early, Ctrl-C included: files that
-    were there stay as they were and no unfinished one is left.
+    Raises SemcallError for everything the user can mend. Whatever ends the work early, Ctrl-C and SIGTERM
+    included (KeyboardInterrupt): files that were there stay as they were and no unfinished one is left.
     """
+    with interruptible():
+        return _encode_file(options, progressed)
+
+
+def _encode_file(options: OfflineOptions, progressed: Progressed | None) -> Summary:
     cv2.setNumThreads(1)  # its threads report faces in any order
     _check(options)
     clip = Clip(options.source, options.size)

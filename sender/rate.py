@@ -25,11 +25,15 @@ class KeyframeGate:
 
     def due(self) -> bool:
         """Whether the next picture is to be an IDR; True answers the request."""
-        now = self._clock()
-        if not self._wanted or now - self._last < self._gap:
+        if not self.pending:
             return False
-        self._wanted, self._last = False, now
+        self._wanted, self._last = False, self._clock()
         return True
+
+    @property
+    def pending(self) -> bool:
+        """Whether `due` would say True."""
+        return self._wanted and self._clock() - self._last >= self._gap
 
     def sent(self) -> None:
         """An IDR left for another reason (the first picture, a new size)."""

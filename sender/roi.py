@@ -14,7 +14,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.grid import MACROBLOCK
+from shared.grid import MACROBLOCK, Mask, row_runs
 from shared.picture import I420, planes
 
 # struct AVRegionOfInterest of libavutil/frame.h; the quantiser offset is the rational numerator / denominator.
@@ -28,10 +28,30 @@ _RECORD = np.dtype(
 _DENOMINATOR = 100 * 51
 
 
+def rectangles(mask: Mask) -> NDArray[np.int32]:
+    """The macroblocks of a mask (bool [rows, columns]) as rectangles that do not overlap, largest first.
+
+    Equal horizontal runs in consecutive rows become one. Returns int32 [n, 4]: first row, row after the last, first
+    column, column after the last.
+    """
+    runs = row_runs(mask)
+    if not len(runs):
+        return np.zeros((0, 4), np.int32)
+    row, first, end = runs[np.lexsort((runs[:, 0], runs[:, 2], runs[:, 1]))].T
+    new = (np.diff(first, prepend=-1) != 0) | (np.diff(end, prepend=-1) != 0) | (np.diff(row, prepend=-2) != 1)
+    begins = np.flatnonzero(new)
+    lasts = np.append(begins[1:], len(row)) - 1
+    found = np.stack([row[begins], row[lasts] + 1, first[begins], end[begins]], axis=1)
+    area = (found[:, 1] - found[:, 0]) * (found[:, 3] - found[:, 2])
+    return found[np.lexsort((found[:, 2], found[:, 0], -area))]
+
+
 class RegionFrame:
     """One reused AVFrame with `records` region records for pictures of `width` x `height` (even)."""
 
     def __init__(self, width: int, height: int, records: int = 192) -> None:
+        self.capacity = records - 1
+        """How many regions fit besides the whole picture."""
         blank = av.VideoFrame(width, height, "yuv420p")
         blank.pts, blank.time_base = 0, Fraction(1, 30)
         self.frame = _through_filters(blank, records)
@@ -51,25 +71,23 @@ class RegionFrame:
         self.frame.pts = pts
         return self.frame
 
-    def set_offsets(self, runs: NDArray[np.int32], inside: float, outside: float) -> int:
-        """Quantiser offset `inside` the runs of macroblocks ([n, 3]: row, first, end) and `outside` them.
+    def set_offsets(self, regions: NDArray[np.int32], inside: float, outside: float) -> None:
+        """Quantiser offset `inside` the rectangles of macroblocks ([n, 4], see `rectangles`) and `outside` them.
 
-        Where regions overlap the first record wins, so the whole picture comes last. Returns how many runs had
-        no record left and stay outside.
+        Where regions overlap the first record wins, so the whole picture comes last. Raises ValueError for more
+        than `capacity` rectangles.
         """
         records = self._records
-        kept = runs[: len(records) - 1]
-        count = len(kept)
+        count = len(regions)
+        if count > self.capacity:
+            raise ValueError(f"{count} regions, but {self.capacity} records")
         records[:] = 0
         records["self_size"], records["denominator"] = _RECORD.itemsize, _DENOMINATOR
-        records["top"][:count] = kept[:, 0] * MACROBLOCK
-        records["bottom"][:count] = (kept[:, 0] + 1) * MACROBLOCK
-        records["left"][:count] = kept[:, 1] * MACROBLOCK
-        records["right"][:count] = kept[:, 2] * MACROBLOCK
+        for place, name in enumerate(("top", "bottom", "left", "right")):
+            records[name][:count] = regions[:, place] * MACROBLOCK
         records["numerator"][:count] = round(inside * 100)
         records["bottom"][count], records["right"][count] = self._height, self._width
         records["numerator"][count] = round(outside * 100)
-        return len(runs) - count
 
 
 def _through_filters(frame: av.VideoFrame, count: int) -> av.VideoFrame:

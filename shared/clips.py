@@ -14,6 +14,8 @@ from shared.picture import I420, i420_from_frame, planes
 Size = tuple[int, int]
 """Width, height in luma samples."""
 
+_STRANGE_RATIO = 4.0  # pixels stretched more than this are a slip of the file's: video has 8:11 to 4:3, and 2
+
 
 def fitted(source: Size, bound: Size) -> Size:
     """The even size at which a source is sent: inside `bound`, aspect kept, never enlarged.
@@ -41,7 +43,8 @@ def turned(i420: I420, degrees: int) -> I420:
 class Clip:
     """A video file. Iterating yields (I420 array, seconds since the first picture), once through.
 
-    `size`: upright width and height after fitting into `bound`; `fps`: nominal pictures per second.
+    `size`: upright width and height after fitting into `bound`, with square pixels (sample aspect ratio, ITU-T H.264
+    clause E.2.1); `fps`: nominal pictures per second.
     Raises SemcallError when the file cannot be read as video.
     """
 
@@ -51,6 +54,7 @@ class Clip:
         with self._open() as container:
             stream = container.streams.video[0]
             self.fps = float(stream.average_rate or stream.guessed_rate or 30)
+            self._stretch = _pixel_width(stream)
             frame = next(self._frames(container), None)
             if frame is None:
                 raise SemcallError(f"{self.path} holds no picture that can be decoded: give another file.")
@@ -68,9 +72,10 @@ class Clip:
                 yield self._convert(frame), last
 
     def pictures(self, indices: set[int]) -> Iterator[tuple[int, I420]]:
-        """The pictures with these frame numbers, in order; the others are decoded but not converted."""
+        """The pictures with these frame numbers, in order; those before the last are decoded but not converted."""
+        last = max(indices, default=-1)
         with self._open() as container:
-            for index, frame in enumerate(self._frames(container)):
+            for index, frame in zip(range(last + 1), self._frames(container), strict=False):
                 if index in indices:
                     yield index, self._convert(frame)
 
@@ -92,14 +97,20 @@ class Clip:
             return  # a damaged tail: what was decoded stands
 
     def _upright_size(self, frame: av.VideoFrame) -> Size:
-        size = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
-        return fitted(size, self._bound)
+        width, height = round(frame.width * self._stretch), frame.height
+        return fitted((height, width) if frame.rotation % 180 else (width, height), self._bound)
 
     def _convert(self, frame: av.VideoFrame) -> I420:
         width, height = self._upright_size(frame) if not hasattr(self, "size") else self.size
         if frame.rotation % 180:
             width, height = height, width
         return turned(i420_from_frame(frame, width, height), frame.rotation)
+
+
+def _pixel_width(stream: av.VideoStream) -> float:
+    """Width of a stored pixel in heights of one; 1 where nothing, or nothing sensible, is said."""
+    ratio = float(stream.sample_aspect_ratio or 1)
+    return ratio if 1 / _STRANGE_RATIO <= ratio <= _STRANGE_RATIO else 1.0
 
 
 def _reason(error: Exception) -> str:

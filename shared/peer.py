@@ -8,10 +8,12 @@ installed release still has it.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import CodeType, TracebackType
 from typing import Any, Final, TypeVar
@@ -45,6 +47,7 @@ CONSTRAINED_BASELINE: Final = "42e01f"
 BASELINE: Final = "42001f"
 """profile-level-id of Baseline, level 3.1; a Constrained Baseline stream is one too."""
 
+_SLICE = 0.25  # seconds; Windows does not hear Ctrl-C in a wait without end
 _LOOPBACK = "127.0.0.1"
 _TURN_LOGIN = re.compile(r"(turns?:)([^:@]+):([^@]+)@(.+)")
 
@@ -265,8 +268,14 @@ class LoopThread:
                 coroutine.close()
                 raise RuntimeError("call() needs a running event loop in another thread")
             future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        end = None if timeout is None else time.monotonic() + timeout
         try:
-            return future.result(timeout)
+            while not future.done():
+                left = _SLICE if end is None else end - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                concurrent.futures.wait([future], min(left, _SLICE))
+            return future.result()
         except BaseException:
             future.cancel()
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import threading
 import time
@@ -334,3 +335,75 @@ def test_camera_unplugged_midway(monkeypatch: pytest.MonkeyPatch, failure: Excep
     assert "camera 0" in str(thread.error)
     assert str(thread.error).endswith("plug it in again.")
     assert container.closed
+
+
+class Hesitant(Unplugged):
+    """avfoundation: between two pictures it says EAGAIN, which kills PyAV's generator."""
+
+    def __init__(self, pictures: int) -> None:
+        super().__init__(None)
+        self.left, self.pauses = pictures, 0
+
+    def decode(self, video: int) -> Iterator[av.VideoFrame]:
+        for _ in range(2):
+            self.pauses += 1
+            if self.pauses % 3 or not self.left:  # two looks in vain before every picture
+                raise av.error.BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+            self.left -= 1
+            yield av.VideoFrame.from_ndarray(np.full((72, 64), 90, np.uint8), format="yuv420p")
+
+
+def test_a_camera_that_has_no_picture_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(seconds=1000.0, naps=[])
+
+    def sleep(seconds: float) -> None:
+        clock.naps.append(seconds)
+        clock.seconds += seconds
+
+    monkeypatch.setattr("sender.capture.time", SimpleNamespace(monotonic=lambda: clock.seconds, sleep=sleep))
+    container = Hesitant(4)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(av, "open", lambda *_args, **_options: container)
+    frames = CameraSource("0", fps=15).frames()
+    clock.naps.clear()
+    assert [next(frames)[0] for _ in range(4)] == [0, 1, 2, 3]
+    assert 0 < sum(clock.naps) < 0.1
+    with pytest.raises(SemcallError, match="camera 0 stopped"):
+        next(frames)
+    assert 5 < sum(clock.naps) < 5.2  # it gives up in the end
+    assert all(nap < 0.05 for nap in clock.naps)
+    assert container.closed
+
+
+def test_a_camera_is_not_held_before_its_pictures_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Unplugged] = []
+
+    def open_camera(*_args: object, **_options: object) -> Unplugged:
+        opened.append(Unplugged(None))
+        return opened[-1]
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(av, "open", open_camera)
+    source = CameraSource("0")
+    assert [camera.closed for camera in opened] == [True]
+    frames = source.frames()
+    assert next(frames)[0] == 0
+    assert [camera.closed for camera in opened] == [True, False]
+    frames.close()  # type: ignore[attr-defined]
+    assert [camera.closed for camera in opened] == [True, True]
+
+
+def test_a_file_that_yields_nothing_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = FileSource(str(write_clip(tmp_path / "clip.mkv", [0.0, 0.1])))
+    frames = source.frames()
+    assert [next(frames)[0] for _ in range(2)] == [0, 1]
+    rounds = []
+
+    def nothing(_clip: object) -> Iterator[tuple[I420, float]]:
+        rounds.append(1)
+        assert len(rounds) < 5, "it spins"
+        return iter(())
+
+    monkeypatch.setattr("shared.clips.Clip.__iter__", nothing)
+    with pytest.raises(SemcallError, match=r"clip\.mkv yields no more pictures"):
+        next(frames)

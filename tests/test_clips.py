@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -43,6 +43,7 @@ def write(
     rotation: int = 0,
     times: list[float] | None = None,
     options: dict[str, str] | None = None,
+    ratio: Fraction | None = None,
 ) -> Path:
     """One short file; the frames are converted to `pixels` unless they have it."""
     with av.open(str(path), "w") as container:
@@ -53,6 +54,7 @@ def write(
             if index == 0:
                 stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, pixels
                 stream.codec_context.color_range = frame.color_range
+                stream.codec_context.sample_aspect_ratio = ratio or Fraction(1)
                 stream.codec_context.colorspace = frame.colorspace
                 if times is not None:
                     stream.codec_context.time_base = Fraction(1, 1000)
@@ -237,6 +239,47 @@ def test_constant_rate(tmp_path: Path) -> None:
 def test_chosen_pictures(tmp_path: Path) -> None:
     clip = Clip(write(tmp_path / "clip.mkv", grey_frames(6)))
     assert [(n, int(picture[0, 0])) for n, picture in clip.pictures({1, 4, 99})] == [(1, 30), (4, 60)]
+
+
+def test_nothing_is_decoded_after_the_last_chosen_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = Clip(write(tmp_path / "clip.mkv", grey_frames(12)))
+    decode, decoded = Clip._frames, []
+
+    def counting(self: Clip, container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
+        for frame in decode(self, container):
+            decoded.append(frame)
+            yield frame
+
+    monkeypatch.setattr(Clip, "_frames", counting)
+    assert [n for n, _ in clip.pictures({0, 3})] == [0, 3]
+    assert len(decoded) == 4
+    assert list(clip.pictures(set())) == []
+    assert len(decoded) == 4
+
+
+@pytest.mark.parametrize(
+    ("ratio", "rotation", "size"),
+    [
+        (Fraction(4, 3), 0, (426, 240)),
+        (Fraction(3, 4), 0, (240, 240)),
+        (Fraction(4, 3), 90, (240, 426)),
+        (Fraction(4, 3), 180, (426, 240)),
+        (Fraction(1), 0, (320, 240)),
+        (Fraction(40), 0, (320, 240)),  # nonsense
+    ],
+)
+def test_pixels_that_are_not_square(tmp_path: Path, ratio: Fraction, rotation: int, size: tuple[int, int]) -> None:
+    stored = rgb_frame(scene(320, 240), "yuv420p")
+    path = write(tmp_path / "clip.mp4", [stored] * 2, "libx264", rotation=rotation, options={"crf": "4"}, ratio=ratio)
+    clip = Clip(path)
+    assert clip.size == size
+    picture = bgr_from_i420(next(iter(clip))[0])
+    upright = np.ascontiguousarray(np.rot90(scene(320, 240)[..., ::-1], rotation // 90))
+    want = cv2.resize(upright, size, interpolation=cv2.INTER_AREA)
+    assert picture.shape == want.shape
+    assert float(np.median(np.abs(picture.astype(int) - want))) <= 4
+    width, height = Clip(path, (160, 120)).size
+    assert width / height == pytest.approx(size[0] / size[1], rel=0.02)
 
 
 def test_size_that_changes_midway_is_fitted(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from receiver.decoder import quantiser_map
 from sender.cavlc import INTRA16, MacroblockParser
 from sender.encoder import EncodeStats, SemanticEncoder
 from sender.face import LbpFaceDetector, oval_and_neck
-from sender.roi import RegionFrame
+from sender.roi import RegionFrame, rectangles
 from sender.share import ShareController
 from shared.astronaut import AstronautClip
 from shared.grid import Mask, grid_shape, row_runs
@@ -180,23 +180,51 @@ def test_face_bits_are_those_of_the_stream() -> None:
         assert set(stats.milliseconds) == {"plan", "x264", "parse"}
 
 
-def test_more_runs_than_records() -> None:
-    """What has no record left is coded as background, and said so; the call goes on."""
+@pytest.mark.parametrize("seed", range(8))
+def test_rectangles_are_the_mask(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    mask = blobs(random, (640, 360)) if seed % 2 else random.random((9, 14)) < 0.5
+    painted = np.zeros(mask.shape, np.int64)
+    found = rectangles(mask)
+    for top, bottom, first, end in found:
+        painted[top:bottom, first:end] += 1
+    assert np.array_equal(painted, mask.astype(int))  # all of it, nothing twice
+    areas = (found[:, 1] - found[:, 0]) * (found[:, 3] - found[:, 2])
+    assert (np.diff(areas) <= 0).all()
+    assert len(found) <= len(row_runs(mask))
+
+
+def test_equal_runs_below_each_other_take_one_record() -> None:
+    mask = np.zeros((12, 20), np.bool_)
+    assert len(rectangles(mask)) == 0
+    mask[2:11, 3:8] = True
+    mask[4:7, 12:15] = True
+    mask[8:9, 12:15] = True
+    assert rectangles(mask).tolist() == [[2, 11, 3, 8], [4, 7, 12, 15], [8, 9, 12, 15]]
+    wall = oval_and_neck([(x, y, 300, 300) for x in (100, 700, 1300) for y in (20, 380, 700)], 1920, 1080)
+    assert len(rectangles(wall)) < 0.7 * len(row_runs(wall))
+
+
+def test_more_regions_than_records() -> None:
+    """What has no record left is coded and counted as background; the call goes on."""
     frame = RegionFrame(320, 184, records=5)
-    runs = np.array([[row, 2, 4] for row in range(7)], np.int32)
-    assert frame.set_offsets(runs, -4, 4) == 3
-    assert frame.set_offsets(runs[:4], -4, 4) == 0
-    assert frame.set_offsets(runs[:0], 0, 4) == 0
+    regions = np.array([[row, row + 1, 2, 4] for row in range(7)], np.int32)
+    with pytest.raises(ValueError, match="7 regions, but 4 records"):
+        frame.set_offsets(regions, -4, 4)
+    frame.set_offsets(regions[:4], -4, 4)
+    frame.set_offsets(regions[:0], 0, 4)
     size = 1280, 720
     rows, columns = np.indices(grid_shape(*size))
     checkers = (rows + columns) % 2 == 0
-    assert len(row_runs(checkers)) > 192
+    assert len(rectangles(checkers)) > 192
     encoder, reference = SemanticEncoder(*size, 400e3, 0.5, mode="exact"), Reference()
     unit, stats = encoder.encode(pictures(size, 1)[0], checkers)
     _, decoded = reference.decode(unit)
     assert set(np.unique(decoded[rows[:, 0] > 10])) <= {stats.qp_background}
     assert (decoded[:3][checkers[:3]] <= stats.qp_background).all()
     assert (decoded[:3][checkers[:3]] == stats.qp_face).any()
+    told = checkers & (np.cumsum(checkers).reshape(checkers.shape) <= 191)
+    assert stats.face_bits == pytest.approx(float(MacroblockParser().parse(unit).bits[told].sum()), rel=1e-5)
 
 
 def test_mask_of_another_size_is_refused() -> None:
@@ -265,7 +293,7 @@ def test_new_bitrate_is_followed_without_an_idr(talking_head: tuple[list[Picture
 
 def test_region_records_are_what_ffmpeg_reads() -> None:
     frame = RegionFrame(320, 184, records=4)
-    frame.set_offsets(np.array([[1, 2, 5]], np.int32), -3.25, 6)
+    frame.set_offsets(np.array([[1, 2, 2, 5]], np.int32), -3.25, 6)
     side: Any = frame.frame.side_data
     raw = np.frombuffer(side["REGIONS_OF_INTEREST"], np.int32).reshape(4, 7)
     assert raw[:, 0].tolist() == [28] * 4

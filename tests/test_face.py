@@ -173,3 +173,21 @@ def test_segmenter_looks_at_every_nth_picture() -> None:
     for index in range(8):
         segmenter.submit(Picture(np.zeros((24, 16), np.uint8), 0, index))
     assert taken == [0, 3, 6]
+
+
+def test_a_detector_that_fails_empties_the_mask_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = Picture(AstronautClip((640, 360)).picture(0), 0, 0)
+    segmenter = FaceSegmenter(every=1)
+    try:
+        assert mask_after(segmenter, picture).any()
+        failure = cv2.error("out of memory")
+
+        def fail(*_: object) -> list[Box]:
+            raise failure
+
+        monkeypatch.setattr(LbpFaceDetector, "detect", fail)
+        assert not mask_after(segmenter, picture).any()
+        assert segmenter.error is failure
+        segmenter.submit(picture)  # harmless
+    finally:
+        segmenter.close()

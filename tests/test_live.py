@@ -59,12 +59,19 @@ class Bench:
             lambda: self.congested,
             options or EncodeOptions(bitrate=80e3, share=0.3, mode="exact"),
             SIZE,
+            clock=lambda: self.now,
         )
+        self._in_vain = False
         get = self.pictures.get
 
         def announced(timeout: float | None = None) -> Picture | None:
             self._asked.release()  # the thread is back for more: the last picture is dealt with
-            return get(timeout)
+            assert timeout is not None  # nor does it wait for ever
+            assert timeout < 1
+            picture = get(20)
+            if self._in_vain:
+                self._in_vain, picture = False, None
+            return picture
 
         self.pictures.get = announced  # type: ignore[method-assign]
 
@@ -80,6 +87,13 @@ class Bench:
         clip = self.clips.setdefault(size, AstronautClip(size))
         self.now = index / 30
         self.pictures.put(Picture(clip.picture(index), START + index * 3000, index))
+        assert self._asked.acquire(timeout=20)
+
+    def wait(self, seconds: float) -> None:
+        """Let `seconds` go by in which no picture comes."""
+        self.now += seconds
+        self._in_vain = True
+        self.pictures.put(Picture(np.zeros((24, 16), np.uint8), 0, 0))  # wakes the thread; it gets nothing
         assert self._asked.acquire(timeout=20)
 
     def close(self) -> None:
@@ -209,6 +223,97 @@ def test_nobody_in_view_is_said() -> None:
     assert stamp.face_share is None
 
 
+def test_a_source_that_pauses_is_sent_again_about_once_a_second(tmp_path: Path) -> None:
+    path = tmp_path / "stats.jsonl"
+    with Bench(EncodeOptions(bitrate=80e3, share=0.3, stats=path)) as bench:
+        bench.wait(5.0)  # before the first picture there is nothing to send
+        for index in range(30):
+            bench.feed(index)
+        planned = [bench.thread._encoder.controller._face.qp, bench.thread._encoder.controller._period]
+        for _ in range(24):
+            bench.wait(0.5)
+        assert planned == [bench.thread._encoder.controller._face.qp, bench.thread._encoder.controller._period]
+        bench.feed(30 + 12 * 30)
+    assert bench.thread.error is None
+    seconds = [(ticks - START) / CLOCK_RATE for _, ticks in bench.units]
+    assert seconds[29:] == pytest.approx([29 / 30 + n for n in range(13)] + [13.0])
+    assert sum(len(unit) for unit, _ in bench.units[30:42]) * 8 < 0.02 * 80e3 * 12
+    frames = [json.loads(line)["frame"] for line in path.read_text().splitlines()]
+    assert frames == [*range(30), *[29] * 12, 390]
+    codec = av.CodecContext.create("h264", "r")
+    codec.thread_count = 1
+    decoded = [frame for unit, _ in bench.units for frame in codec.decode(av.Packet(unit))] + codec.decode(None)
+    still = [frame.to_ndarray().astype(int) for frame in decoded[29:42]]
+    assert len(still) == 13
+    assert max(float(np.abs(picture - still[0]).mean()) for picture in still) < 1
+
+
+def test_a_keyframe_asked_for_in_a_pause_comes_at_once() -> None:
+    with Bench() as bench:
+        for index in range(45):
+            bench.feed(index)
+        bench.gate.request()
+        bench.wait(0.1)
+        bench.wait(0.1)
+    assert [n for n, (unit, _) in enumerate(bench.units) if is_keyframe(unit)] == [0, 45]
+    assert len(bench.units) == 46
+    assert bench.units[45][1] == START + 44 * 3000 + 9000
+    assert read_stamp(bench.units[45][0]) is not None
+
+
+def test_ticks_never_run_back_after_a_pause() -> None:
+    with Bench() as bench:
+        bench.feed(0)
+        bench.wait(1.0)
+        late = [Picture(AstronautClip(SIZE).picture(n), START + n * 3000, n) for n in (28, 29, 33)]
+        for picture in late:  # its source runs a little behind
+            bench.pictures.put(picture)
+            assert bench._asked.acquire(timeout=20)
+    assert [ticks - START for _, ticks in bench.units] == [0, 90_000, 90_001, 90_002, 99_000]
+
+
+def test_a_congested_pause_sends_nothing_and_then_what_was_skipped() -> None:
+    with Bench() as bench:
+        bench.feed(0)
+        bench.congested = True
+        bench.feed(1)
+        bench.wait(1.5)
+        assert len(bench.units) == 1
+        bench.congested = False
+        bench.wait(0.1)
+    assert bench.thread.skipped == 1
+    assert len(bench.units) == 2
+    codec = av.CodecContext.create("h264", "r")
+    codec.thread_count = 1
+    frames = [frame for unit, _ in bench.units for frame in codec.decode(av.Packet(unit))] + codec.decode(None)
+    luma = frames[1].to_ndarray()[: SIZE[1]].astype(float)
+    errors = [float(np.mean((luma - AstronautClip(SIZE).picture(n)[: SIZE[1]]) ** 2)) for n in (0, 1)]
+    assert errors[1] < errors[0]
+
+
+def test_the_status_line_goes_on_in_a_pause() -> None:
+    with Bench() as bench:
+        for index in range(60):
+            bench.feed(index)
+        before, share = bench.thread.line(), bench.thread.face_share
+        bench.now += 10.0
+        after = bench.thread.line()
+    assert " 30 fps" in before or " 31 fps" in before
+    assert after.split(" · ")[1:3] == ["0 fps", "0 kb/s"]
+    assert bench.thread.face_share == share
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_log_that_breaks_off_is_kept() -> None:
+    with Bench(EncodeOptions(bitrate=80e3, stats=Path("/dev/full"))) as bench:
+        assert bench.thread.log_error is None
+        for index in range(3):
+            bench.feed(index)
+    assert bench.thread.error is None
+    assert bench.thread.log_error is not None
+    assert len(bench.units) == 3
+
+
 def failing(_unit: bytes, _ticks: int) -> None:
     raise RuntimeError("the loop is closed")
 
@@ -236,10 +341,12 @@ def test_gate_serves_a_request_once_and_not_too_often() -> None:
     gate = KeyframeGate(gap=1.0, clock=lambda: now[0])
     assert not gate.due()
     gate.request()
+    assert gate.pending
     assert gate.due()
     assert not gate.due()
     gate.request()
     gate.request()
+    assert not gate.pending
     now[0] = 100.9
     assert not gate.due()  # inside the gap: kept, not lost
     now[0] = 101.0

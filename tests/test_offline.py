@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -448,6 +449,25 @@ def test_whatever_ends_it_nothing_is_left(short: Path, tmp_path: Path, blow: Bas
     with pytest.raises(type(blow)):
         encode_file(OfflineOptions(short, tmp_path / "out.mp4", options), progressed)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_leave_nothing(short: Path, tmp_path: Path, number: int) -> None:
+    """Even two at once."""
+    before = signal.getsignal(number)
+
+    def progressed(done: int, _total: int | None) -> None:
+        if done == 8:
+            try:
+                os.kill(os.getpid(), number)
+            finally:
+                os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_file(OfflineOptions(short, tmp_path / "out.mp4", EXACT), progressed)
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) is before
 
 
 def test_a_place_lost_at_the_end(short: Path, tmp_path: Path) -> None:

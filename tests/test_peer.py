@@ -317,3 +317,36 @@ def test_loop_thread_refuses_to_wait_for_itself():
 
 def test_loop_thread_that_never_started_can_be_stopped():
     assert LoopThread().stop()
+
+
+@pytest.mark.parametrize("timeout", [None, 20.0])
+def test_loop_thread_call_waits_in_slices(monkeypatch, timeout):
+    """Windows does not hear Ctrl-C in a wait without end."""
+    waits = []
+    enough = asyncio.Event()
+    wait = threading.Condition.wait
+
+    def noted(self, seconds=None):
+        if threading.current_thread() is threading.main_thread():
+            waits.append(seconds)
+            if len(waits) == 3 or seconds is None:
+                loop.post(enough.set)
+        return wait(self, seconds)
+
+    async def until_enough():
+        await enough.wait()
+        return "done"
+
+    with LoopThread() as loop, monkeypatch.context() as patch:
+        patch.setattr(threading.Condition, "wait", noted)
+        assert loop.call(until_enough(), timeout) == "done"
+    assert len(waits) >= 3
+    assert all(seconds is not None and seconds <= 0.25 for seconds in waits)
+
+
+def test_loop_thread_call_passes_the_coroutines_own_timeout():
+    async def fail():
+        raise TimeoutError("its own")
+
+    with LoopThread() as loop, pytest.raises(TimeoutError, match="its own"):
+        loop.call(fail())
