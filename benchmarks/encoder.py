@@ -127,11 +127,17 @@ def windows(clip: Sequence, values: list[float], span: float) -> tuple[np.ndarra
 
 
 def errors(clip: Sequence, coded: Coded, bitrate: float, share: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Share error in 3-s windows (percentage points), rate error in 3-s and 1-s windows (percent)."""
+    """Share error in 3-s windows (percentage points), rate error in 3-s and 1-s windows (percent).
+
+    The share is of the pictures with a face in view; windows in which they are the lesser half do not count.
+    """
     bits, face = [float(s.bits) for s in coded.stats], [s.face_bits for s in coded.stats]
+    seen = [s.bits if mask.any() else 0.0 for s, mask in zip(coded.stats, clip.masks, strict=True)]
     bits3, long = windows(clip, bits, 3)
     bits1, short = windows(clip, bits, 1)
-    shares = windows(clip, face, 3)[0] / bits3
+    seen3 = windows(clip, seen, 3)[0]  # nobody in view: no share to keep
+    enough = seen3 > 0.5 * bits3
+    shares = windows(clip, face, 3)[0][enough] / seen3[enough]
     return (shares - share) * 100, (bits3 / long / bitrate - 1) * 100, (bits1 / short / bitrate - 1) * 100
 
 
@@ -208,8 +214,8 @@ def _control_row(
         clip.name,
         f"{bitrate / 1e3:.0f}",
         f"{share * 100:.0f}",
-        f"{np.abs(error).mean():.2f}" if share else "-",
-        f"{np.percentile(np.abs(error), 95):.2f}" if share else "-",
+        f"{np.abs(error).mean():.2f}" if share and len(error) else "-",
+        f"{np.percentile(np.abs(error), 95):.2f}" if share and len(error) else "-",
         f"{np.percentile(np.abs(long), 95):.1f}",
         f"{np.percentile(np.abs(short), 95):.1f}",
         f"{max(s.bits for s in later) / budget:.1f}",

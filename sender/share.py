@@ -20,6 +20,8 @@ SLOPE_FACE, SLOPE_BACKGROUND = 0.15, 0.18  # d ln(bits) / d QP, measured over ta
 KEYFRAME_SLOPE = 0.12  # intra pictures fall more slowly with QP
 KEYFRAME_SECONDS = 0.21  # an IDR may take this much of a second's bits: a quarter, less what the trial misses
 DEBT_PICTURES = 3  # pictures over which a missed budget is made good; nothing is forgotten, so no bias remains
+# Of an even picture. The ceiling lets a 15 fps source in a 30 fps file, every picture twice, still use its rate.
+BUDGET_FLOOR, BUDGET_CEILING = 0.55, 2.5
 FACE_DEBT_PICTURES = 10  # the same for the face's part
 FACE_DEBT_SECONDS = 1.0  # of the face's rate: what a saturated quantiser leaves undone is not owed for ever
 DOWN_FACE, DOWN_BACKGROUND, UP = 2.0, 1.2, 10.0  # QP steps per picture: coarsen at once, sharpen gently
@@ -115,7 +117,7 @@ class ShareController:
         face, background = self._face, self._background
         share = self.share if self._area > 0 else 0.0
         even = self.bitrate * self._period
-        self._budget = min(max(even + self._debt / DEBT_PICTURES, 0.55 * even), 1.5 * even)
+        self._budget = min(max(even + self._debt / DEBT_PICTURES, BUDGET_FLOOR * even), BUDGET_CEILING * even)
         if share <= 0:
             face.planned = background.planned = self._common_quantiser()
             return

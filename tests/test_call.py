@@ -163,6 +163,7 @@ def evening(start: Callable[..., Process], tmp_path_factory: pytest.TempPathFact
         if length:
             calling[-1].ends_cleanly()
     answering.wait_for(r"(?s)Call ended.*640x360")  # the second call is on
+    until(lambda: (folder / "coded1.jsonl").read_bytes().count(b"\n") > 10, "the second call's log")
     seconds = {"sender": calling[1].interrupt()}
     answering.wait_for(r"(?s)Call ended.*640x360.*Call ended")
     seconds["receiver"] = answering.interrupt()
