@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sender.cavlc import MacroblockParser
 from sender.roi import RegionFrame, rectangles
 from sender.share import ShareController, ShareMode
-from shared.grid import Mask, grid_shape, mask_to_pixels
+from shared.grid import MACROBLOCK, Mask, grid_shape
 from shared.picture import CLOCK_RATE, Picture, planes
 
 # With qcomp=1 and no adaptive quantisation worth the name, crf is a constant quantiser for every macroblock that
@@ -164,8 +164,8 @@ class SemanticEncoder:
         if last is None:
             return 1.0, 1.0
         difference = cv2.absdiff(luma, last)
-        centres = slice(_MOTION_SCALE // 2, None, _MOTION_SCALE)
-        inside = mask_to_pixels(mask, width, height)[centres, centres].astype(np.uint8)
+        block = MACROBLOCK // _MOTION_SCALE
+        inside = np.repeat(np.repeat(mask.view(np.uint8), block, axis=0), block, axis=1)[: small[1], : small[0]]
         return float(cv2.mean(difference, inside)[0]), float(cv2.mean(difference, 1 - inside)[0])
 
 
