@@ -10,6 +10,7 @@ The law, per region: ln bits = c + ln area + 0.5 ln(motion + 0.1) - k QP, with c
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +18,8 @@ ShareMode = Literal["floor", "exact"]
 
 QP_MIN, QP_MAX = 14, 51  # below 14 a call's camera noise is coded, not its picture
 SLOPE_FACE, SLOPE_BACKGROUND = 0.15, 0.18  # d ln(bits) / d QP, measured over talking heads at 200-1000 kb/s
+# Beyond this quantiser the rest falls apart into blocks: then the face yields, as long as it keeps two fifths.
+BACKGROUND_COARSEST, BACKGROUND_CLAIM = 46.0, 0.6
 KEYFRAME_SLOPE = 0.12  # intra pictures fall more slowly with QP
 KEYFRAME_SECONDS = 0.21  # an IDR may take this much of a second's bits: a quarter, less what the trial misses
 DEBT_PICTURES = 3  # pictures over which a missed budget is made good; nothing is forgotten, so no bias remains
@@ -24,11 +27,14 @@ DEBT_PICTURES = 3  # pictures over which a missed budget is made good; nothing i
 BUDGET_FLOOR, BUDGET_CEILING = 0.55, 2.5
 FACE_DEBT_PICTURES = 10  # the same for the face's part
 FACE_DEBT_SECONDS = 1.0  # of the face's rate: what a saturated quantiser leaves undone is not owed for ever
-DOWN_FACE, DOWN_BACKGROUND, UP = 2.0, 1.2, 10.0  # QP steps per picture: coarsen at once, sharpen gently
+DOWN_FACE, DOWN_BACKGROUND, UP = 2.0, 1.2, 14.0  # QP steps per picture: coarsen at once, sharpen gently
 # Weight of the newest picture in c. Sources repeat pictures, which then cost nothing: unlearn slowly, or the next
 # real one costs a multiple of its budget.
 LEARNING_UP, LEARNING_DOWN = 0.5, 0.25
 MOTION_POWER, MOTION_FLOOR = 0.5, 0.1  # bits grow with the root of what moves; a still picture still has noise
+# The root holds for motion as usual. What sets in suddenly (noise, a cut, motion after stillness) falls on quantisers
+# that were fine for stillness: beyond twice the motion of the last pictures, expect bits to grow faster.
+SURPRISE, SURPRISE_PICTURES, CAUTION = math.log(2), 8, 1.0
 MIN_BITS = 60.0  # a region of skipped macroblocks still has a logarithm
 
 
@@ -42,10 +48,12 @@ class _Region:
     keyframe_level: float | None = None
     load: float = 0.0  # ln area + 0.5 ln(motion + 0.1) of the picture being planned
     log_area: float = 0.0
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=SURPRISE_PICTURES))
+    caution: float = 0.0  # added to the law while something unheard of happens
 
     def bits_at(self, qp: float) -> float:
         assert self.level is not None
-        return math.exp(self.level + self.load - self.slope * qp)
+        return math.exp(self.level + self.load + self.caution - self.slope * qp)
 
 
 @dataclass(slots=True)
@@ -125,7 +133,14 @@ class ShareController:
         face.planned = self._quantiser(face, face_budget)
         if face.level is not None and face.planned <= QP_MIN:  # the face needs no more: the rest may have it
             face_budget = min(face_budget, face.bits_at(face.planned))
-        background.planned = self._quantiser(background, self._budget - face_budget)
+        rest = self._budget - face_budget
+        if background.level is not None and rest < background.bits_at(BACKGROUND_COARSEST):
+            rest = max(rest, min(background.bits_at(BACKGROUND_COARSEST), BACKGROUND_CLAIM * self._budget))
+            face.planned = self._quantiser(face, self._budget - rest)
+        background.planned = self._quantiser(background, rest)
+        if background.level is not None and background.planned <= QP_MIN:  # nor does the rest: see what it leaves
+            left = self._budget - background.bits_at(background.planned)
+            face.planned = self._quantiser(face, max(face_budget, left))
         if self.mode == "floor" and face.planned > background.planned:
             face.planned = background.planned = self._common_quantiser()
 
@@ -162,7 +177,11 @@ class ShareController:
     def _observe(self, area: float, motion: tuple[float, float]) -> None:
         for region, part, moved in zip((self._face, self._background), (area, 1 - area), motion, strict=True):
             region.log_area = math.log(max(part, 1e-4))
-            region.load = region.log_area + MOTION_POWER * math.log(moved + MOTION_FLOOR)
+            load = math.log(moved + MOTION_FLOOR)
+            region.load = region.log_area + MOTION_POWER * load
+            jump = load - max(region.recent, default=load) - SURPRISE
+            region.caution = CAUTION * max(0.0, jump)
+            region.recent.append(load)
 
     def _plan_keyframe(self) -> None:
         """An IDR within its own budget, at most one step finer than the P pictures around it."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sender.share import QP_MAX, QP_MIN, ShareController, ShareMode
+from sender.share import BACKGROUND_COARSEST, QP_MAX, QP_MIN, ShareController, ShareMode
 
 PIXELS = 1280 * 720
 
@@ -186,3 +186,41 @@ def test_quantisers_stay_within_their_limits(
         assert abs(face - background) != 1  # x264 would code both with one
         assert mode == "exact" or face <= background
         controller.feedback(bits * part, bits)
+
+
+def test_a_full_mask_uses_the_whole_rate_in_exact_mode_too() -> None:
+    """A quarter of the bits for a face that is the whole picture leaves nobody to take the rest."""
+    controller, plant = ShareController(400e3, 0.25, "exact", PIXELS), Plant(area=1.0)
+    rows = plant.run(controller, 200)
+    assert rate(rows[90:]) == pytest.approx(400e3, rel=0.06)
+
+
+def test_the_background_does_not_fall_apart_for_the_face() -> None:
+    coarsest = {}
+    for wanted in (0.3, 0.9):
+        rows = Plant().run(ShareController(120e3, wanted, "exact", PIXELS), 200)
+        coarsest[wanted] = np.mean([row[3] for row in rows[90:]])
+        assert rate(rows[90:]) == pytest.approx(120e3, rel=0.05)
+    assert coarsest[0.3] < BACKGROUND_COARSEST
+    assert coarsest[0.9] < BACKGROUND_COARSEST + 1
+    assert share(rows[90:]) < 0.88  # what the face gave up
+
+
+@pytest.mark.parametrize("mode", ["exact", "floor"])
+def test_what_sets_in_suddenly_costs_a_few_budgets_not_many(mode: ShareMode) -> None:
+    """Noise after stillness: bits grow with the square of the jump in motion, not with its root."""
+    controller = ShareController(400e3, 0.25, mode, PIXELS)
+    budget, area, worst, late = 400e3 / 30, 0.12, 0.0, 0.0
+    for index in range(240):
+        moved = 0.05 if index < 120 else 1.7
+        face_qp, background_qp = controller.plan(area, (moved, moved), index == 0, 1 / 30)
+        level = 3.5 if index >= 120 else 0.0  # what the law does not foresee
+        face, rest = (
+            part * math.exp(13.4 + level - 0.18 * quantiser)
+            for part, quantiser in ((area, face_qp), (1 - area, background_qp))
+        )
+        controller.feedback(face, face + rest)
+        worst = max(worst, (face + rest) / budget) if index >= 120 else worst
+        late += (face + rest) / budget / 60 if index >= 180 else 0.0
+    assert worst < 12
+    assert late == pytest.approx(1, abs=0.15)
