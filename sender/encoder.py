@@ -109,7 +109,8 @@ class SemanticEncoder:
         qp_face, qp_background = self._planned
         if not again:
             area = float(mask.mean())
-            qp_face, qp_background = self.controller.plan(area, self._motion(picture, mask), keyframe, elapsed)
+            motion, typical = self._motion(picture, mask)
+            qp_face, qp_background = self.controller.plan(area, motion, keyframe, elapsed, typical)
         frame = self._load(picture, regions, qp_face, qp_background, keyframe)
         if keyframe:  # its size depends on a picture of which nothing is known yet: try it out, then fit the budget
             trial = b"".join(bytes(packet) for packet in self._trial_codec.encode(frame))
@@ -155,18 +156,30 @@ class SemanticEncoder:
     def _measure(self, access_unit: bytes, mask: Mask) -> float:
         return float(self._parser.parse(access_unit).bits[mask].sum())
 
-    def _motion(self, picture: Picture, mask: Mask) -> tuple[float, float]:
-        """Mean absolute difference of the luma to the last picture, in the mask and outside it."""
+    def _motion(self, picture: Picture, mask: Mask) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Absolute difference of the luma to the last picture, in the mask and outside it.
+
+        First the means over the samples, then the medians over the macroblocks (whole ones only).
+        """
         width, height = self.size
         small = (width // _MOTION_SCALE, height // _MOTION_SCALE)
         luma = cv2.resize(planes(picture.i420)[0], small, interpolation=cv2.INTER_AREA)
         last, self._last_luma = self._last_luma, luma  # type: ignore[assignment]
         if last is None:
-            return 1.0, 1.0
+            return (1.0, 1.0), (1.0, 1.0)
         difference = cv2.absdiff(luma, last)
         block = MACROBLOCK // _MOTION_SCALE
         inside = np.repeat(np.repeat(mask.view(np.uint8), block, axis=0), block, axis=1)[: small[1], : small[0]]
-        return float(cv2.mean(difference, inside)[0]), float(cv2.mean(difference, 1 - inside)[0])
+        means = float(cv2.mean(difference, inside)[0]), float(cv2.mean(difference, 1 - inside)[0])
+        rows, columns = height // MACROBLOCK, width // MACROBLOCK
+        whole = difference[: rows * block, : columns * block].astype(np.float32)
+        blocks = np.asarray(cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA))
+        face = mask[:rows, :columns]
+        return means, (_median(blocks[face]), _median(blocks[~face]))
+
+
+def _median(values: NDArray[np.float32]) -> float:
+    return float(np.median(values)) if values.size else 0.0
 
 
 def warm_up() -> None:

@@ -33,7 +33,8 @@ DOWN_FACE, DOWN_BACKGROUND, UP = 2.0, 1.2, 14.0  # QP steps per picture: coarsen
 LEARNING_UP, LEARNING_DOWN = 0.5, 0.25
 MOTION_POWER, MOTION_FLOOR = 0.5, 0.1  # bits grow with the root of what moves; a still picture still has noise
 # The root holds for motion as usual. What sets in suddenly (noise, a cut, motion after stillness) falls on quantisers
-# that were fine for stillness: beyond twice the motion of the last pictures, expect bits to grow faster.
+# that were fine for stillness: where the median macroblock moves more than twice as much as in the last pictures,
+# expect bits to grow faster.
 SURPRISE, SURPRISE_PICTURES, CAUTION = math.log(2), 8, 1.0
 MIN_BITS = 60.0  # a region of skipped macroblocks still has a logarithm
 
@@ -88,17 +89,23 @@ class ShareController:
         self._background = _Region(SLOPE_BACKGROUND, DOWN_BACKGROUND, opening)
 
     def plan(
-        self, area: float, motion: tuple[float, float], keyframe: bool, elapsed: float = 1 / 30
+        self,
+        area: float,
+        motion: tuple[float, float],
+        keyframe: bool,
+        elapsed: float = 1 / 30,
+        typical: tuple[float, float] | None = None,
     ) -> tuple[float, float]:
         """Quantisers (face, background) of the next picture: whole numbers, equal or at least two apart.
 
         `area`: part of the macroblocks in the mask, 0..1; `motion`: mean absolute luma difference to the last
-        picture in face and background, code values; `elapsed`: seconds since the last picture.
+        picture in face and background, code values; `elapsed`: seconds since the last picture; `typical`: the same
+        difference of the median macroblock instead of the mean (default: as `motion`).
         """
         self._elapsed = min(max(elapsed, 1 / 240), 0.5)
         self._period += 0.1 * (self._elapsed - self._period)
         self._keyframe, self._area = keyframe, area
-        self._observe(area, motion)
+        self._observe(area, motion, typical or motion)
         if keyframe:
             self._plan_keyframe()
         else:
@@ -174,11 +181,12 @@ class ShareController:
         for region, bits in self._parts(face_bits, total_bits):
             region.keyframe_level = _log(bits) + KEYFRAME_SLOPE * region.planned - region.log_area
 
-    def _observe(self, area: float, motion: tuple[float, float]) -> None:
-        for region, part, moved in zip((self._face, self._background), (area, 1 - area), motion, strict=True):
+    def _observe(self, area: float, motion: tuple[float, float], typical: tuple[float, float]) -> None:
+        regions = self._face, self._background
+        for region, part, moved, usual in zip(regions, (area, 1 - area), motion, typical, strict=True):
             region.log_area = math.log(max(part, 1e-4))
-            load = math.log(moved + MOTION_FLOOR)
-            region.load = region.log_area + MOTION_POWER * load
+            region.load = region.log_area + MOTION_POWER * math.log(moved + MOTION_FLOOR)
+            load = math.log(usual + MOTION_FLOOR)
             jump = load - max(region.recent, default=load) - SURPRISE
             region.caution = CAUTION * max(0.0, jump)
             region.recent.append(load)
