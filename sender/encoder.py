@@ -173,7 +173,7 @@ class SemanticEncoder:
         means = float(cv2.mean(difference, inside)[0]), float(cv2.mean(difference, 1 - inside)[0])
         rows, columns = height // MACROBLOCK, width // MACROBLOCK
         whole = difference[: rows * block, : columns * block].astype(np.float32)
-        blocks = np.asarray(cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA))
+        blocks = np.asarray(cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA), np.float32)
         face = mask[:rows, :columns]
         return means, (_median(blocks[face]), _median(blocks[~face]))
 
