@@ -1,6 +1,6 @@
 """The semantic encoder against plain x264, on real clips: quality at equal rate, share and rate errors, CPU.
 
-    python -m benchmarks.encoder [--data ../shared/data] [--seconds 8] [--out table.md]
+    python -m benchmarks.encoder [--data ../shared/data] [--seconds 8] [--out table.txt] [--clip FILE] [--rate 400e3]
 
 Clips: the val clips under --data at their own rate, played forth and back to --seconds; the demo source where there
 are none. Plain: x264's own constant bitrate (half a second of buffer) with the same preset, profile and latency
@@ -57,11 +57,11 @@ class Coded:
     """Seconds of this process's CPU time in the encoder, over plain x264's on the same pictures."""
 
 
-def load(data: Path, seconds: float) -> Iterator[Sequence]:
+def load(data: Path, seconds: float, files: list[Path] | None = None) -> Iterator[Sequence]:
+    """The clips in memory, with their masks: `files`, else the val clips under `data`, else the demo source."""
     detector = LbpFaceDetector()
-    folder = data / "clips" / "val"
     clips: list[tuple[str, float, Iterator[tuple[I420, float]]]] = []
-    for path in sorted(folder.glob("*")) if folder.is_dir() else []:
+    for path in files or sorted((data / "clips" / "val").glob("*")):
         clip = Clip(path)
         clips.append((path.stem, clip.fps, iter(clip)))
     if not clips:
@@ -160,17 +160,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    parser.add_argument("--clip", type=Path, action="append", help="instead of the val clips; may be repeated")
+    parser.add_argument("--rate", type=float, action="append", help="bit/s, instead of 400e3 and 1000e3")
+    options, _ = parser.parse_known_args()
+    rates = options.rate or RATES
     cv2.setNumThreads(1)
     warm_up()
-    clips = list(load(options.data, options.seconds))
+    clips = list(load(options.data, options.seconds, options.clip))
     console = Console(width=150)
     control, gains = _control_table(), _gain_table()
     shares_all, long_all, short_all = [], [], []
     with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("encoder", total=len(clips) * len(RATES) * (len(SHARES) + 1))
+        task = progress.add_task("encoder", total=len(clips) * len(rates) * (len(SHARES) + 1))
         for clip in clips:
-            for bitrate in RATES:
+            for bitrate in rates:
                 for share in (0.0, *SHARES):
                     coded = code(clip, bitrate, share)
                     share_error, long, short = errors(clip, coded, bitrate, share)

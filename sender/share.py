@@ -203,7 +203,17 @@ class ShareController:
             fitting = (region.keyframe_level + region.log_area - math.log(target)) / KEYFRAME_SLOPE
             region.planned = min(max(fitting, region.qp - 1, QP_MIN), QP_MAX)
         if share <= 0 or (self.mode == "floor" and face.planned > background.planned):
-            face.planned = background.planned
+            face.planned = background.planned = self._common_keyframe_quantiser(budget)
+
+    def _common_keyframe_quantiser(self, budget: float) -> float:
+        """One quantiser for both regions that fits a keyframe to `budget` bits, as far as keyframes are known."""
+        background = self._background
+        parts = [r for r in (self._face, background) if r.keyframe_level is not None and r.log_area > -9]
+        if not parts:
+            return background.qp
+        together = math.log(sum(math.exp(r.keyframe_level + r.log_area) for r in parts if r.keyframe_level))
+        fitting = (together - math.log(budget)) / KEYFRAME_SLOPE
+        return min(max(fitting, background.qp - 1, QP_MIN), QP_MAX)
 
     def _face_budget(self, share: float) -> float:
         if share != self._debt_share:  # pictures coded for another share owe nothing

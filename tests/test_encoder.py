@@ -304,10 +304,11 @@ def test_region_records_are_what_ffmpeg_reads() -> None:
     assert 51 * raw[1, 5] / raw[1, 6] == pytest.approx(6)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3])
 @pytest.mark.parametrize("bitrate", [150e3, 400e3])
-def test_keyframes_keep_their_budget_even_the_first(bitrate: float) -> None:
+def test_keyframes_keep_their_budget_even_the_first(bitrate: float, share: float) -> None:
     """A trial fits an IDR of which nothing is known yet to a quarter of a second's bits."""
-    encoder = SemanticEncoder(*SMALL, bitrate, 0.3)
+    encoder = SemanticEncoder(*SMALL, bitrate, share)
     mask = np.zeros(grid_shape(*SMALL), np.bool_)
     mask[3:12, 14:24] = True
     sizes = []
