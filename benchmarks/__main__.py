@@ -1,6 +1,6 @@
 """Run every benchmark."""
 
-from benchmarks import encoder, restorer, stages
+from benchmarks import encoder, events, restorer, stages
 
-for module in (stages, restorer, encoder):
+for module in (stages, restorer, encoder, events):
     module.main()

@@ -22,7 +22,7 @@ from benchmarks.encoder import Sequence, load
 from models.evaluation.metrics import psnr, ssim_map
 from sender.encoder import _BASE_QP, SemanticEncoder, warm_up
 from sender.roi import rectangles
-from shared.grid import Mask, mask_to_pixels
+from shared.grid import Mask, grid_shape, mask_to_pixels
 from shared.picture import CLOCK_RATE, I420, Picture, i420_from_frame, planes, size_of
 
 BITRATE, SHARE, FPS = 400e3, 0.25, 30
@@ -97,7 +97,7 @@ class FeatheredEncoder(SemanticEncoder):
     """A ring of macroblocks around the mask gets the mean of both quantisers."""
 
     def _load(self, picture, regions, qp_face, qp_background, keyframe):  # type: ignore[no-untyped-def]
-        mask = np.zeros(self._frame_mask_shape, np.bool_)
+        mask = np.zeros(grid_shape(*self.size), np.bool_)
         for top, bottom, first, end in regions:
             mask[top:bottom, first:end] = True
         ring = rectangles(_dilated(mask) & ~mask)
@@ -108,10 +108,6 @@ class FeatheredEncoder(SemanticEncoder):
         records = self._frame._records
         records["numerator"][len(regions) : len(regions) + len(ring)] = round((middle - _BASE_QP) * 100)
         return frame
-
-    @property
-    def _frame_mask_shape(self) -> tuple[int, int]:
-        return -(-self.size[1] // 16), -(-self.size[0] // 16)
 
 
 def _dilated(mask: Mask) -> Mask:

@@ -28,6 +28,7 @@ from receiver.rtp import ReceivePath
 from receiver.terminal import TerminalView, display_problem
 from shared.mailbox import Latest
 from shared.peer import LoopThread, video_transceiver
+from shared.signals import handling
 from shared.stats import Stats
 from shared.whip_server import WhipServer
 
@@ -238,8 +239,6 @@ def _ctrl_c(action: Callable[[], None]) -> Iterator[None]:
     handler would only raise KeyboardInterrupt, which Qt's loop prints and forgets. For a moment repetitions are
     ignored: `timeout` sends its signal twice, and so do the impatient.
     """
-    kinds = (signal.SIGINT, signal.SIGTERM)
-
     first: float | None = None
 
     def handle(number: int, _frame: FrameType | None) -> None:
@@ -251,12 +250,8 @@ def _ctrl_c(action: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    before = [signal.signal(kind, handle) for kind in kinds]
-    try:
+    with handling((signal.SIGINT, signal.SIGTERM), handle):
         yield
-    finally:
-        for kind, handler in zip(kinds, before, strict=True):
-            signal.signal(kind, handler)
 
 
 def _stop(receiver: Receiver, loop: LoopThread) -> None:

@@ -208,11 +208,11 @@ class ShareController:
     def _common_keyframe_quantiser(self, budget: float) -> float:
         """One quantiser for both regions that fits a keyframe to `budget` bits, as far as keyframes are known."""
         background = self._background
-        parts = [r for r in (self._face, background) if r.keyframe_level is not None and r.log_area > -9]
-        if not parts:
+        regions = (r for r in (self._face, background) if r.log_area > -9)
+        levels = [r.keyframe_level + r.log_area for r in regions if r.keyframe_level is not None]
+        if not levels:
             return background.qp
-        together = math.log(sum(math.exp(r.keyframe_level + r.log_area) for r in parts if r.keyframe_level))
-        fitting = (together - math.log(budget)) / KEYFRAME_SLOPE
+        fitting = (math.log(sum(map(math.exp, levels))) - math.log(budget)) / KEYFRAME_SLOPE
         return min(max(fitting, background.qp - 1, QP_MIN), QP_MAX)
 
     def _face_budget(self, share: float) -> float:

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 _WAY_OUT = 5.0  # seconds in which cleaning up is not to be cut short; one that hangs can be ended after that
@@ -35,6 +35,13 @@ def interruptible(clock: Callable[[], float] = time.monotonic) -> Iterator[None]
     kinds = [signal.SIGTERM]
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         kinds.append(signal.SIGINT)
+    with handling(kinds, handle):
+        yield
+
+
+@contextlib.contextmanager
+def handling(kinds: Sequence[signal.Signals], handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """`handle` hears these signals in the block; afterwards who heard them before does again."""
     before = [signal.signal(kind, handle) for kind in kinds]
     try:
         yield

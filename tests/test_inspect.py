@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -13,9 +12,9 @@ import av
 import cv2
 import numpy as np
 import pytest
+from command import call
 from numpy.typing import NDArray
 
-import semcall
 from receiver.decoder import quantiser_map
 from sender.cavlc import INTER, PCM, SKIP, MacroblockParser
 from sender.inspect import Report, draw_maps, inspect_file
@@ -290,15 +289,6 @@ def test_damaged_frames_have_no_map(plain: Path, tmp_path: Path) -> None:
 
 
 # Command line
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["semcall", *map(str, arguments)])
-    try:
-        semcall.main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
 
 
 def test_table(

@@ -16,8 +16,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from command import call
 
-import semcall
 from sender.cavlc import MacroblockParser
 from sender.live import EncodeOptions
 from sender.offline import OfflineOptions, Summary, encode_file
@@ -337,15 +337,6 @@ def test_a_hole_in_the_sound_becomes_silence(tmp_path: Path) -> None:
 
 
 # Failures
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["semcall", *map(str, arguments)])
-    try:
-        semcall.main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
 
 
 def test_command_line(
