@@ -9,11 +9,19 @@ from pathlib import Path
 import pytest
 
 from models import registry
-from models.registry import find_model, list_models, verify
+from models.registry import find_model, list_models, save_model, user_models, verify
 from shared.errors import SemcallError
 
 
-def write_model(folder: Path, name: str, content: bytes = b"weights", **card: object) -> Path:
+@pytest.fixture(autouse=True)
+def mine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The user's folder of models, which does not exist at first."""
+    folder = tmp_path / "data" / "models"
+    monkeypatch.setenv("SEMCALL_MODELS", str(folder))
+    return folder
+
+
+def write_model(folder: Path, name: str, content: bytes = b"weights", /, **card: object) -> Path:
     path = folder / f"{name}.onnx"
     path.write_bytes(content)
     facts = {
@@ -27,7 +35,10 @@ def write_model(folder: Path, name: str, content: bytes = b"weights", **card: ob
     return path
 
 
-@pytest.mark.parametrize("model", list_models(), ids=lambda model: model.name)
+SHIPPED = [model for model in list_models() if model.shipped]
+
+
+@pytest.mark.parametrize("model", SHIPPED, ids=lambda model: model.name)
 def test_shipped_models_are_what_their_cards_say(model: registry.Model) -> None:
     verify(model)
     assert model.card["kind"] in registry.CONTRACTS
@@ -119,3 +130,73 @@ def test_names_come_from_the_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "one.onnx").unlink()
     with pytest.raises(SemcallError, match="cannot be read"):
         find_model("one")
+
+
+def test_the_users_models_are_found_beside_the_shipped(mine: Path) -> None:
+    mine.mkdir(parents=True)
+    path = write_model(mine, "mine")
+    assert find_model("mine").path == path
+    assert {"mine", "small"} <= {model.name for model in list_models()}
+    assert [model.name for model in list_models() if not model.shipped] == ["mine"]
+
+
+def test_shipped_names_stand_for_shipped_models(mine: Path) -> None:
+    mine.mkdir(parents=True)
+    write_model(mine, "small")
+    write_model(mine, "another", name="small", kind="face-parser")
+    assert find_model("small").path.parent == registry.WEIGHTS
+    assert [model.path.parent for model in list_models() if model.name == "small"] == [registry.WEIGHTS]
+    with pytest.raises(SemcallError, match="no face-parser called 'small'"):
+        find_model("small", "face-parser")
+
+
+def test_a_broken_card_of_the_users_does_not_hide_the_shipped(mine: Path) -> None:
+    mine.mkdir(parents=True)
+    write_model(mine, "broken").with_suffix(".json").write_text("{")
+    assert find_model("small").name == "small"
+    with pytest.raises(SemcallError, match=r"broken\.json cannot be read"):
+        find_model("mine")
+
+
+def test_where_the_users_models_lie(monkeypatch: pytest.MonkeyPatch, mine: Path) -> None:
+    assert user_models() == mine
+    monkeypatch.setenv("SEMCALL_MODELS", "~/nets")
+    assert user_models() == Path.home() / "nets"
+    monkeypatch.delenv("SEMCALL_MODELS")
+    monkeypatch.setenv("XDG_DATA_HOME", str(mine))
+    assert user_models().name == "models"
+    assert user_models().parent.name == "semcall"
+
+
+def test_bisenet_says_where_it_comes_from(tmp_path: Path, mine: Path) -> None:
+    with pytest.raises(SemcallError, match="`semcall models add bisenet CHECKPOINT`"):
+        find_model("bisenet", "face-parser")
+    with pytest.raises(SemcallError, match="known are: "):
+        find_model("bisenet", "restorer")
+    mine.mkdir(parents=True)
+    path = write_model(mine, "bisenet", kind="face-parser")
+    assert find_model("bisenet", "face-parser").path == path
+
+
+def test_a_saved_model_is_found(mine: Path) -> None:
+    path = save_model(mine, b"weights", {"name": "mine-2.1", "kind": "restorer", "contract": 1, "sha256": "x"})
+    assert path == mine / "mine-2.1.onnx"
+    model = find_model("mine-2.1")
+    assert model.path == path
+    assert model.card["bytes"] == 7
+    assert sorted(file.name for file in mine.iterdir()) == ["mine-2.1.json", "mine-2.1.onnx"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "../a", "a b", "a.onnx", "a\n", "ä", None])
+def test_names_that_no_model_can_have(mine: Path, name: str | None) -> None:
+    with pytest.raises(SemcallError, match="cannot be called"):
+        save_model(mine, b"weights", {"name": name})
+    assert not mine.exists()
+
+
+def test_a_save_that_fails_halfway_leaves_no_model(mine: Path) -> None:
+    (mine / "mine.json").mkdir(parents=True)
+    with pytest.raises(SemcallError, match="Cannot write"):
+        save_model(mine, b"weights", {"name": "mine"})
+    assert sorted(file.name for file in mine.iterdir()) == ["mine.json", "mine.onnx"]
+    assert (mine / "mine.json").is_dir()

@@ -125,9 +125,9 @@ def test_unknown_recipe_entries_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "odd.toml"
     path.write_text("epochs = 3\n")
     with pytest.raises(SemcallError, match="unknown entries: epochs"):
-        read_recipe(path)
+        read_recipe(path, Recipe)
     with pytest.raises(SemcallError, match="cannot be read"):
-        read_recipe(tmp_path / "gone.toml")
+        read_recipe(tmp_path / "gone.toml", Recipe)
 
 
 def test_training_resumes_where_it_stopped(
@@ -223,4 +223,4 @@ def test_recipes_in_the_repository_are_valid() -> None:
     recipes = sorted((Path(__file__).parent.parent / "configs").glob("restorer-*.toml"))
     assert recipes
     for path in recipes:
-        assert isinstance(read_recipe(path), Recipe)
+        assert isinstance(read_recipe(path, Recipe), Recipe)

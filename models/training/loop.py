@@ -47,7 +47,7 @@ def train(config: Path, data: Path, out: Path, minutes: float | None = None) -> 
     network. `minutes` shortens both phases, learning-rate decay included, to fit that much training time. Raises
     SemcallError without data, and when the training diverges.
     """
-    recipe = read_recipe(config)
+    recipe = read_recipe(config, Recipe)
     torch.set_num_threads(recipe.threads)
     pairs = load(prepare(data, out / "pairs", limit=recipe.clips or None))
     weights = data / "weights" / SQUEEZENET

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from shared.errors import SemcallError
 
@@ -36,13 +36,16 @@ class Recipe:
     checkpoint_every: int = 500
 
 
-def read_recipe(config: Path) -> Recipe:
-    """A recipe from a TOML file. Raises SemcallError on what cannot be read or is unknown."""
+Kind = TypeVar("Kind")
+
+
+def read_recipe(config: Path, kind: type[Kind]) -> Kind:
+    """A recipe, a dataclass of `kind`, from a TOML file. Raises SemcallError on what cannot be read or is unknown."""
     try:
         values: dict[str, Any] = tomllib.loads(config.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise SemcallError(f"The training recipe {config} cannot be read: {error}.") from error
-    unknown = set(values) - {field.name for field in fields(Recipe)}
+    unknown = set(values) - {field.name for field in fields(kind)}  # type: ignore[arg-type]
     if unknown:
         raise SemcallError(f"The training recipe {config} has unknown entries: {', '.join(sorted(unknown))}.")
-    return Recipe(**values)
+    return kind(**values)

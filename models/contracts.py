@@ -1,0 +1,87 @@
+"""What the models of each kind take and give, and whether a file and its card keep to that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from shared.errors import SemcallError
+from shared.inference import Tensor, check_tensors, first_line, open_session
+
+REGIONS = ("face", "face+hair", "person")
+"""Regions that a face parser's card may map to classes; `face` (face and neck, as in the paper) is always there."""
+_LUMA: Tensor = "uint8", (1, 1, None, None)
+_CHROMA: Tensor = "uint8", (1, 2, None, None)
+_RGB: Tensor = "uint8", (1, 3, None, None)
+
+
+def check_file(path: Path, kind: str, card: Mapping[str, Any]) -> None:
+    """Raise SemcallError unless the ONNX file at `path` and its card keep the contract of their kind."""
+    open_session(path, kind, 1, lambda session: check_session(session, kind, card, f"The {kind} {path}"))
+
+
+def check_session(session: ort.InferenceSession, kind: str, card: Mapping[str, Any], model: str) -> None:
+    """Raise SemcallError unless an opened network and its card keep the contract of their kind.
+
+    `model`: what to call it in the sentence. Names, types and shapes of inputs and outputs are compared; a face
+    parser's card must name its classes and regions, and it must parse a small picture.
+    """
+    broken = f"{model} does not keep the {kind} contract"
+    if kind == "restorer":
+        check_tensors(session, broken, {"y": _LUMA, "uv": _CHROMA, "qp": _LUMA}, {"y_out": _LUMA, "uv_out": _CHROMA})
+    elif kind == "face-parser":
+        check_parser_card(card, model)
+        logits: Tensor = "float", (1, len(card["classes"]), None, None)
+        check_tensors(session, broken, {"rgb": _RGB}, {"logits": logits})
+        _try_parser(session, card, broken)
+    else:
+        raise SemcallError(f"{model} is of a kind that this release of semcall does not run; get a newer release.")
+
+
+def check_parser_card(card: Mapping[str, Any], model: str) -> None:
+    """Raise SemcallError unless a face parser's card has `classes`, `regions` and `input` that go together."""
+    classes: Any = card.get("classes")
+    regions: Any = card.get("regions")
+    picture: Any = card.get("input")
+    problem = ""
+    if not _names(classes) or len(set(classes)) != len(classes) or len(classes) < 2:
+        problem = "`classes` is no list of two or more different names"
+    elif not isinstance(regions, dict) or "face" not in regions:
+        problem = "`regions` has no `face`"
+    elif unknown := sorted(set(regions) - set(REGIONS)):
+        problem = f"`regions` has {', '.join(unknown)}, which is none of {', '.join(REGIONS)}"
+    elif odd := [name for name, some in regions.items() if not _names(some) or not set(some) <= set(classes)]:
+        problem = f"the region {odd[0]} is no list of names from `classes`"
+    elif not isinstance(picture, dict) or not (
+        _whole(picture.get("pixels"), 1024, 1 << 24) and _whole(picture.get("multiple"), 1, 256)
+    ):
+        problem = "`input` needs whole numbers `pixels` (1024 to 16777216) and `multiple` (1 to 256)"
+    if problem:
+        raise SemcallError(f"{model} does not keep the face-parser contract: on its card, {problem}.")
+
+
+def _try_parser(session: ort.InferenceSession, card: Mapping[str, Any], broken: str) -> None:
+    multiple = card["input"]["multiple"]
+    height, width = (multiple * -(-side // multiple) for side in (36, 64))
+    try:
+        (logits,) = session.run(["logits"], {"rgb": np.full((1, 3, height, width), 128, np.uint8)})
+    except Exception as error:  # the runtime's exceptions have no common base
+        raise SemcallError(f"{broken}: it fails on a {width}x{height} picture ({first_line(error)})") from error
+    rows, columns = logits.shape[2:]
+    if logits.shape[1] != len(card["classes"]) or rows < -(-height // 4) or columns < -(-width // 4):
+        raise SemcallError(
+            f"{broken}: it gives logits {list(logits.shape)} of a {width}x{height} picture instead of "
+            f"{len(card['classes'])} classes at a quarter of it or more."
+        )
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) and name for name in value)
+
+
+def _whole(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high

@@ -1,0 +1,72 @@
+"""The shipped face parser: BiSeNet's two ideas at a size for every frame of a call.
+
+Yu et al., "BiSeNet" (ECCV 2018), joins a shallow path that keeps detail with a deep one that sees context. Here both
+are branches of one small encoder: detail at a quarter and an eighth, context at a sixteenth with dilated depthwise
+convolutions and a global gate (its attention refinement), added up on the way back to a quarter.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CLASSES = ("background", "face", "hair")
+"""Channel order of the logits. Face includes the neck, as in the paper (section 3.1)."""
+DILATIONS = (1, 2, 3, 1)
+
+
+class FaceParser(nn.Module):
+    """Class logits float [n, classes, ceil(h/4), ceil(w/4)] of pictures float [n, inputs, h, w], 0..255.
+
+    `width`: channels of the first layer, doubled at each of the next two; `context`: width of the deep stage in units
+    of `width`; `inputs`: 3 (RGB), or more for what a teacher is told besides.
+    """
+
+    def __init__(self, width: int = 12, context: int = 12, inputs: int = 3, classes: int = len(CLASSES)) -> None:
+        super().__init__()
+        deep = width * context
+        self.entry = _conv(inputs, width, stride=2)
+        self.quarter = nn.Sequential(_conv(width, 2 * width, stride=2), _conv(2 * width, 2 * width))
+        self.eighth = nn.Sequential(_conv(2 * width, 4 * width, stride=2), _conv(4 * width, 4 * width))
+        self.sixteenth = _conv(4 * width, deep, stride=2)
+        self.context = nn.ModuleList([_separable(deep, dilation) for dilation in DILATIONS])
+        self.gate = nn.Sequential(nn.Conv2d(deep, deep // 4, 1), nn.ReLU(), nn.Conv2d(deep // 4, deep, 1))
+        self.to_eighth = _conv(deep, 4 * width, size=1)
+        self.to_quarter = _conv(4 * width, 2 * width)
+        self.fuse = _conv(2 * width, 2 * width)
+        self.classify = nn.Conv2d(2 * width, classes, 1)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """See the class."""
+        quarter = self.quarter(self.entry(pictures / 255 - 0.5))
+        eighth = self.eighth(quarter)
+        deep = self.sixteenth(eighth)
+        for block in self.context:
+            deep = F.relu(deep + block(deep))
+        deep = deep * torch.sigmoid(self.gate(deep.mean((2, 3), keepdim=True)))
+        eighth = self.to_quarter(eighth + _twice(self.to_eighth(deep), eighth))
+        return cast(Tensor, self.classify(self.fuse(quarter + _twice(eighth, quarter))))
+
+
+def _twice(x: Tensor, model: Tensor) -> Tensor:
+    """`x` at double size, cut to the size of `model` (sides that halved unevenly)."""
+    doubled = F.interpolate(x, scale_factor=2.0, mode="nearest")
+    return doubled[:, :, : model.shape[2], : model.shape[3]]
+
+
+def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+def _separable(channels: int, dilation: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, 1, dilation, dilation, groups=channels, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.BatchNorm2d(channels),
+    )

@@ -1,0 +1,34 @@
+"""What a training run of the face parser is told: the entries of configs/face.toml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FaceRecipe:
+    """`width`, `context`: of the parser (FaceParser); `teacher_width`: of the crop-level teacher, context 6.
+
+    `steps`, `teacher_steps`: of optimisation, `batch` samples each; `rate`, `teacher_rate`: AdamW's highest learning
+    rate, on a cosine after a short rise; `ema`: decay of the averaged weights that are kept; `threads`: of PyTorch;
+    `workers`: processes that make samples; `frames`: of each person in the clips; `clips`: use only so many clips
+    (0: all); `pictures_every`: steps between contact sheets; `checkpoint_every`: between checkpoints.
+    """
+
+    name: str = "face"
+    seed: int = 1
+    width: int = 12
+    context: int = 12
+    teacher_width: int = 12
+    steps: int = 12000
+    teacher_steps: int = 1800
+    batch: int = 16
+    rate: float = 4e-3
+    teacher_rate: float = 4e-3
+    ema: float = 0.997
+    threads: int = 1
+    workers: int = 1
+    frames: int = 12
+    clips: int = 0
+    pictures_every: int = 1000
+    checkpoint_every: int = 250

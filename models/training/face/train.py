@@ -1,0 +1,106 @@
+"""`semcall train face`: teacher, labels, parser, export; each part is done once and kept in the run's folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from rich.console import Console
+from torch import nn
+
+from models.networks.face_parser import FaceParser
+from models.training.face.export import export_face
+from models.training.face.labels import Labelled, label, read_labels, sheet, shown, tiled, write_labels
+from models.training.face.loss import parsing_loss, questions
+from models.training.face.materials import prepare_people, read_heads, read_photographs
+from models.training.face.recipe import FaceRecipe
+from models.training.face.scenes import SHAPES, Scenes
+from models.training.face.teacher import TeacherSamples
+from models.training.fit import Fit
+from models.training.recipe import read_recipe
+
+TEACHER_CONTEXT = 6
+TEACHER_INPUTS = 4
+_SHOWN = 32
+
+
+def train_face(config: Path, data: Path, out: Path, minutes: float | None = None) -> Path | None:
+    """Train what `config` describes on `data` and write the model and its card to `out`; returns the .onnx file.
+
+    `data`: directory with clips/, images/, faceparts/ and weights/ (the detector that places crops). `minutes`: stop
+    the parser's training cleanly after so many; it then goes on from its checkpoint at the next call, and nothing is
+    exported yet (None). Raises SemcallError for missing or unreadable data, recipes and checkpoints.
+    """
+    recipe = read_recipe(config, FaceRecipe)
+    console = Console()
+    fit = parser_fit(recipe, data, out, console)
+    if not fit.run(console, minutes):
+        console.print(f"Stopped at step {fit.step} of {recipe.steps}; the same command goes on.")
+        return None
+    return export_face(fit, recipe, data, out, f"semcall train face {config} --data {data} --out {out}")
+
+
+def parser_fit(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> Fit:
+    """The parser's training, with all that comes before it done."""
+    torch.set_num_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    cv2.setNumThreads(1)
+    labelled = _labelled(recipe, data, out, console)
+    photographs = [picture for _, picture in read_photographs(data, kept=False)]
+    scenes = Scenes(labelled, read_heads(data, "train"), photographs, recipe.seed, recipe.batch)
+    torch.manual_seed(recipe.seed + 1)
+    net = FaceParser(recipe.width, recipe.context)
+    unseen = replace(recipe, seed=recipe.seed + 1000)  # other draws of the same material
+    watched = Scenes(labelled, read_heads(data, "train"), photographs, unseen.seed, 1)
+
+    def show(averaged: nn.Module, step: int) -> None:
+        _picture(averaged, watched, out / f"parser-{step:06}.jpg")
+
+    return Fit(
+        "parser", net, out, asdict(recipe), scenes.batch, parsing_loss, steps=recipe.steps, rate=recipe.rate,
+        ema=recipe.ema, workers=recipe.workers, checkpoint_every=recipe.checkpoint_every, show=show,
+        show_every=recipe.pictures_every,
+    )  # fmt: skip
+
+
+def train_teacher(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> nn.Module:
+    """The teacher of a run, trained as far as its recipe says (resumed where it stopped)."""
+    people = prepare_people(data, out / "people", recipe.frames, recipe.clips or None)
+    photographs = [picture for _, picture in read_photographs(data, kept=False)]
+    samples = TeacherSamples(read_heads(data, "train"), people, photographs, recipe.seed, recipe.batch)
+    torch.manual_seed(recipe.seed)
+    net = FaceParser(recipe.teacher_width, TEACHER_CONTEXT, TEACHER_INPUTS)
+    about = {key: value for key, value in asdict(recipe).items() if key not in ("steps", "rate", "width", "context")}
+    fit = Fit(
+        "teacher", net, out, about, samples.batch, parsing_loss, steps=recipe.teacher_steps, rate=recipe.teacher_rate,
+        ema=recipe.ema, workers=recipe.workers, checkpoint_every=recipe.checkpoint_every,
+    )  # fmt: skip
+    fit.run(console)
+    return fit.averaged()
+
+
+def _labelled(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> list[Labelled]:
+    people = prepare_people(data, out / "people", recipe.frames, recipe.clips or None)
+    done = read_labels(people, out / "labels")
+    if done is None:
+        write_labels(label(train_teacher(recipe, data, out, console), people, console), out / "labels")
+        done = read_labels(people, out / "labels") or []
+        sheet(done, out / "labels.jpg")
+    return done
+
+
+def _picture(net: nn.Module, watched: Scenes, path: Path) -> None:
+    """A contact sheet of scenes with what the network says."""
+    cells = []
+    for number in range(_SHOWN):
+        pictures, _, _ = watched.batch(len(SHAPES) * number if number % 4 else 4 + len(SHAPES) * number)
+        with torch.no_grad():
+            said = torch.sigmoid(questions(net(pictures.float())))[0].numpy()
+        bgr = np.ascontiguousarray(pictures[0].numpy().transpose(1, 2, 0)[..., ::-1])
+        size = bgr.shape[1], bgr.shape[0]
+        face, head = (cv2.resize(plane, size, interpolation=cv2.INTER_NEAREST) > 0.5 for plane in said)
+        cells.append(shown(bgr, face, head))
+    cv2.imwrite(str(path), tiled(cells, 8))
