@@ -5,7 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from models.training.face.materials import Image, Plane
+from models.training.face.materials import Plane
+from models.training.face.photographs import Image
 
 Chance = np.random.Generator
 

@@ -13,7 +13,8 @@ from rich.progress import track
 from torch import nn
 
 from models.training.face.loss import STRIDE
-from models.training.face.materials import Image, Person
+from models.training.face.materials import Person
+from models.training.face.photographs import Image
 from models.training.face.teacher import MARGIN, SIDE, back, look
 
 _SURE, _SMALLEST = 0.75, 20

@@ -1,11 +1,10 @@
-"""What samples are made of: labelled heads, photographs without people, and pictures of people with their boxes.
+"""What samples are made of: labelled heads, and pictures of people with their boxes.
 
 Pictures of people are decoded, scaled and searched for faces once, into a folder; the rest is read as it lies.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from models.evaluation.detector import FILE, Boxes, ReferenceDetector
+from models.training.face.photographs import Image, manifest, read_picture
 from models.training.pairs import Clip, permissive_clips
 from shared.errors import SemcallError
 
-Image = NDArray[np.uint8]
 Plane = NDArray[np.float32]
 
 SKIN, HAIR = 1, 2
@@ -59,24 +58,6 @@ class Person:
     boxes: Boxes
 
 
-def held_out(name: str) -> bool:
-    """Whether a photograph is kept for acceptance: every fifth of BSDS500, and all of Kodak."""
-    digits = "".join(filter(str.isdigit, name.rsplit("-", 1)[-1]))
-    return not name.startswith("bsds500") or int(digits or 0) % 5 == 4
-
-
-def read_photographs(data: Path, kept: bool) -> list[tuple[str, Image]]:
-    """Photographs that the manifest lists without faces, BGR; `kept`: those held out, else those for training."""
-    names = [Path(row["path"]) for row in _rows(data) if row["path"].startswith("photos/") and row["faces"] == "0"]
-    chosen = [name for name in names if held_out(name.stem) == kept]
-    pictures = [(name.stem, _read(data / "images" / name)) for name in chosen]
-    if not pictures:
-        raise SemcallError(
-            f"{data / 'images'} holds no photograph without people; name the data directory with --data."
-        )
-    return pictures
-
-
 def read_heads(data: Path, split: str) -> list[Head]:
     """The labelled heads of `split` ("train" or "test"), scaled to a height of 288."""
     detector = ReferenceDetector(data / "weights" / FILE)
@@ -108,7 +89,7 @@ def prepare_people(data: Path, folder: Path, frames: int, limit: int | None = No
             entry["name"],
             entry["identity"],
             entry["still"],
-            _read(folder / f"{entry['name']}.png"),
+            read_picture(folder / f"{entry['name']}.png"),
             np.array(entry["boxes"], np.float32).reshape(-1, 15),
         )
         for entry in json.loads(index.read_text())
@@ -122,7 +103,7 @@ def sources(data: Path, limit: int | None = None) -> dict[str, object]:
     return {
         "clips": clips,
         "portraits": {licence: sorted(n for n, v in stills.items() if v == licence) for licence in _PERMISSIVE},
-        "photographs": "BSDS500 (cite Martin et al. 2001; no licence stated), every fifth held out",
+        "photographs": "BSDS500 without people (cite Martin et al. 2001; no licence stated), every fifth held out",
         "labelled_heads": "FASSEG train split, 194 heads (research use; cite Khan, Mauro, Leonardi 2015)",
     }
 
@@ -135,13 +116,13 @@ def _pictures(data: Path, frames: int, limit: int | None) -> Iterator[tuple[str,
             yield f"{clip.name}-{number:02}", clip.identity, False, picture
     for row in track(_portraits(data)[: limit and 4 * limit], "portraits"):
         path = data / "images" / row["path"]
-        yield path.stem, path.stem, True, _shrunk(_read(path), 640)
+        yield path.stem, path.stem, True, _shrunk(read_picture(path), 640)
 
 
 def _portraits(data: Path) -> list[dict[str, str]]:
     return [
         row
-        for row in _rows(data)
+        for row in manifest(data)
         if row["path"].startswith("faces/")
         and row["licence"] in _PERMISSIVE
         and 1 <= int(row["faces"]) <= _TOO_CROWDED
@@ -171,7 +152,7 @@ def _shrunk(picture: Image, longest: int) -> Image:
 
 
 def _head(file: Path, detector: ReferenceDetector) -> Head:
-    picture, labels = _read(file), cv2.imread(str(file.with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
+    picture, labels = read_picture(file), cv2.imread(str(file.with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
     if labels is None or labels.shape != picture.shape[:2]:
         raise SemcallError(f"The labels of {file} are missing or of another size; get the data again.")
     scale = HEAD_HEIGHT / picture.shape[0]
@@ -214,19 +195,3 @@ def _box_of_parts(labels: NDArray[np.uint8], face: Image) -> tuple[float, float,
     centre = (float(columns.min() + columns.max()) / 2 + float(np.median(np.nonzero(face)[1]))) / 2
     middle = top + 0.45 * (bottom - top)
     return centre - 0.38 * height, middle - height / 2, 0.76 * height, height
-
-
-def _rows(data: Path) -> list[dict[str, str]]:
-    manifest = data / "images" / "manifest.tsv"
-    try:
-        with manifest.open(newline="") as file:
-            return list(csv.DictReader(file, delimiter="\t"))
-    except OSError as error:
-        raise SemcallError(f"{manifest} cannot be read; name the data directory with --data.") from error
-
-
-def _read(path: Path) -> Image:
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise SemcallError(f"The picture {path} cannot be read; get the data again.")
-    return np.asarray(picture, np.uint8)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.training.face.augment import Chance, cloth, complexion
-from models.training.face.materials import Head, Image, Plane
+from models.training.face.materials import Head, Plane
+from models.training.face.photographs import Image
 
 Affine = NDArray[np.float64]
 """[2, 3], from source pixels to the sample's."""

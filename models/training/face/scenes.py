@@ -12,7 +12,8 @@ from torch import Tensor
 from models.training.face.augment import Chance, background, blurred, degraded, with_skin_coloured_things
 from models.training.face.labels import Labelled
 from models.training.face.loss import tensors
-from models.training.face.materials import Head, Image, Plane
+from models.training.face.materials import Head, Plane
+from models.training.face.photographs import Image
 from models.training.face.sample import Affine, Sample, paste, placed, scale_of, with_longer_neck
 
 SHAPES = ((320, 180), (320, 180), (320, 180), (320, 180), (180, 320), (240, 240))
@@ -88,7 +89,7 @@ class Scenes:
         fit[:, 0] *= full.shape[1] / source.shape[1]
         fit[:, 1] *= full.shape[0] / source.shape[0]
         inside = cv2.warpAffine(np.ones(source.shape[:2], np.uint8), fit, size, flags=cv2.INTER_NEAREST) > 0
-        mirrored = not inside.all() and chance.random() < 0.5
+        mirrored = not inside.all() and inside.mean() > 0.3 and chance.random() < 0.5
         border = cv2.BORDER_REFLECT_101 if mirrored else cv2.BORDER_CONSTANT
         picture = cv2.warpAffine(source[..., :3], fit, size, borderMode=border)
         face, head, unknown = (

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from models.training.face.augment import Chance, background, blurred, degraded
 from models.training.face.loss import STRIDE, tensors
-from models.training.face.materials import Head, Image, Person, Plane
+from models.training.face.materials import Head, Person, Plane
+from models.training.face.photographs import Image
 from models.training.face.sample import Affine, Sample, paste, placed, scale_of, warped, with_longer_neck
 
 SIDE = 160

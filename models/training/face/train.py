@@ -15,7 +15,8 @@ from models.networks.face_parser import FaceParser
 from models.training.face.export import export_face
 from models.training.face.labels import Labelled, label, read_labels, sheet, shown, tiled, write_labels
 from models.training.face.loss import parsing_loss, questions
-from models.training.face.materials import prepare_people, read_heads, read_photographs
+from models.training.face.materials import prepare_people, read_heads
+from models.training.face.photographs import read_photographs
 from models.training.face.recipe import FaceRecipe
 from models.training.face.scenes import SHAPES, Scenes
 from models.training.face.teacher import TeacherSamples

@@ -1,0 +1,73 @@
+"""Photographs without people: what a face parser must leave alone, and what heads are pasted on."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import SemcallError
+
+Image = NDArray[np.uint8]
+"""BGR, [h, w, 3], or one plane, [h, w]."""
+
+# The manifest counts no faces in BSDS500 because nobody counted them. By eye: people, apes, statues, line drawings.
+# fmt: off
+_PEOPLED = frozenset((
+    5, 6, 31, 36, 38, 39, 42, 44, 45, 46, 47, 48, 51, 55, 58, 67, 70, 71, 72, 73, 74, 75, 76, 81, 82, 84, 85,
+    86, 87, 92, 94, 95, 97, 98, 99, 100, 101, 103, 104, 105, 107, 108, 109, 110, 113, 114, 115, 119, 120, 121,
+    124, 125, 127, 128, 131, 135, 139, 147, 153, 154, 155, 156, 158, 160, 161, 162, 173, 178, 179, 185, 190,
+    191, 193, 194, 221, 223, 234, 235, 236, 237, 238, 240, 241, 242, 244, 256, 263, 264, 265, 269, 272, 273,
+    274, 276, 277, 279, 280, 281, 283, 288, 293, 296, 297, 298, 303, 304, 307, 308, 309, 310, 318, 319, 322,
+    324, 328, 329, 330, 334, 336, 341, 350, 351, 352, 353, 354, 355, 356, 359, 360, 362, 371, 374, 378, 379,
+    381, 382, 395, 400, 401, 410, 418, 421, 423, 430, 434, 441, 443, 446, 448, 454, 455, 460, 461, 462, 464,
+    467, 469, 471, 474, 477, 482, 484, 485, 493, 498, 500, 501, 502,
+))
+# fmt: on
+_PEOPLED_KODAK = ("kodak-lossless-tru-004",)
+
+
+def held_out(name: str) -> bool:
+    """Whether a photograph is kept for acceptance: every fifth of BSDS500, and all of Kodak."""
+    return not name.startswith("bsds500") or int(name[-3:]) % 5 == 4
+
+
+def without_people(name: str) -> bool:
+    """Whether a photograph of the data, by its file name without suffix, shows nobody."""
+    return name not in _PEOPLED_KODAK and not (name.startswith("bsds500") and int(name[-3:]) in _PEOPLED)
+
+
+def read_photographs(data: Path, kept: bool) -> list[tuple[str, Image]]:
+    """Names and pictures of the photographs without people; `kept`: those held out, else those for training.
+
+    Raises SemcallError where there are none.
+    """
+    paths = [Path(row["path"]) for row in manifest(data) if row["path"].startswith("photos/") and row["faces"] == "0"]
+    chosen = [path for path in paths if without_people(path.stem) and held_out(path.stem) == kept]
+    pictures = [(path.stem, read_picture(data / "images" / path)) for path in chosen]
+    if not pictures:
+        raise SemcallError(
+            f"{data / 'images'} has no photograph without people; name the data directory with --data."
+        )
+    return pictures
+
+
+def manifest(data: Path) -> list[dict[str, str]]:
+    """The rows of the stills' manifest. Raises SemcallError without it."""
+    path = data / "images" / "manifest.tsv"
+    try:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file, delimiter="\t"))
+    except OSError as error:
+        raise SemcallError(f"{path} cannot be read; name the data directory with --data.") from error
+
+
+def read_picture(path: Path) -> Image:
+    """A picture file as BGR, uint8 [h, w, 3]. Raises SemcallError when it cannot be read."""
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise SemcallError(f"The picture {path} cannot be read; get the data again.")
+    return np.asarray(picture, np.uint8)
