@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from models.evaluation.detector import FILE, ReferenceDetector
 from models.training.coding import Coded, rate, transcode
 from shared.errors import SemcallError
 from shared.grid import MACROBLOCK, Mask, grid_shape
@@ -23,7 +23,6 @@ CROP = 128
 SEGMENT = 36
 """Frames per encoding: one IDR and a second of P pictures."""
 _KEPT = (1, 7, 14, 21, 28, 35)
-_DETECTOR = "yunet_n_640_640.onnx"
 # These clips turn into a cartoon half-way.
 _SKIPPED = ("pyfeat_man",)
 
@@ -97,7 +96,8 @@ class FaceFinder:
     """Finds the face that the sender would favour, with YuNet when the data has it, else a random oval."""
 
     def __init__(self, data: Path, random: np.random.Generator) -> None:
-        self._model = data / "weights" / _DETECTOR
+        model = data / "weights" / FILE
+        self._detector = ReferenceDetector(model, 0.7) if model.exists() else None
         self._random = random
 
     def mask(self, i420: I420) -> Mask:
@@ -116,18 +116,12 @@ class FaceFinder:
         return oval
 
     def _detect(self, i420: I420) -> tuple[float, float, float, float] | None:
-        if not self._model.exists():
+        if self._detector is None:
             return None
-        bgr = bgr_from_i420(i420)
-        scale = 640 / max(bgr.shape[:2])
-        canvas = np.zeros((640, 640, 3), np.uint8)
-        small = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        canvas[: small.shape[0], : small.shape[1]] = small
-        detector = cv2.FaceDetectorYN.create(str(self._model), "", (640, 640), 0.7)
-        faces = detector.detect(canvas)[1]
-        if faces is None:
+        boxes = self._detector.find(bgr_from_i420(i420))
+        if not len(boxes):
             return None
-        x, y, w, h = faces[np.argmax(faces[:, 2] * faces[:, 3]), :4] / scale
+        x, y, w, h = max(boxes[:, :4], key=lambda box: box[2] * box[3])
         return float(x), float(y), float(w), float(h)
 
 
