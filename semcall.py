@@ -1,4 +1,4 @@
-"""The command line: `semcall receive`, `send`, `encode`, `inspect`, `demo`, `models` and `train`.
+"""The command line: `semcall receive`, `send`, `encode`, `mask`, `inspect`, `demo`, `models` and `train`.
 
 One thin file: each command imports its part only when it is asked for.
 """
@@ -9,12 +9,15 @@ import re
 import secrets
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from shared.errors import SemcallError
+
+if TYPE_CHECKING:
+    from sender.parser import FaceOptions
 
 app = typer.Typer(
     add_completion=False,
@@ -91,19 +94,31 @@ def _seconds(option: str, seconds: float | None) -> float | None:
     return seconds
 
 
+def _face(name: str, region: str) -> FaceOptions:
+    from models.registry import find_model
+    from sender.parser import FaceOptions
+
+    if name == "off":
+        return FaceOptions()
+    model = find_model(name, "face-parser")
+    return FaceOptions(model.path, model.card, region)
+
+
 def _ice(servers: list[str] | None) -> tuple[str, ...]:
     return tuple(servers or ())
 
 
-Size = Annotated[str, typer.Option(help="Largest picture sent; smaller sources are not enlarged.")]
+Size = Annotated[str, typer.Option(help="Largest picture; none is enlarged.")]
 Fps = Annotated[float | None, typer.Option(help="Pictures per second; default: 30, or the file's own rate.")]
 Bitrate = Annotated[str, typer.Option(help="Bits per second of video: 400k, 1.2M.")]
-Sal = Annotated[float, typer.Option(help="Percent of the bits for the face; 0 is plain coding.")]
+Sal = Annotated[float, typer.Option(help="Percent for the face; 0: plain.")]
 SalMode = Annotated[
     Literal["floor", "exact"],
     typer.Option(help="floor: at least --sal, never worse than the rest; exact: just it."),
 ]
-Preset = Annotated[str, typer.Option(help="x264 preset; superfast for slow machines.")]
+Preset = Annotated[str, typer.Option(help="x264's; superfast for slow machines.")]
+Face = Annotated[str, typer.Option(help="Parser: name, ONNX file or off.")]
+FaceRegion = Annotated[str, typer.Option(help="face, face+hair or person.")]
 SentStats = Annotated[Path | None, typer.Option(help="A JSON line per coded picture.")]
 Ice = Annotated[list[str] | None, typer.Option("--ice-server", help="stun:HOST or turn:USER:PASSWORD@HOST.")]
 
@@ -174,6 +189,8 @@ def send(
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the receiver.")] = 60,
     seconds: Annotated[float | None, typer.Option(help="End the call after so many seconds.")] = None,
     preset: Preset = "veryfast",
+    face: Face = "face",
+    face_region: FaceRegion = "face",
     stats: SentStats = None,
     ice_server: Ice = None,
 ) -> None:
@@ -198,6 +215,7 @@ def send(
         seconds=_seconds("--seconds", seconds),
         ice_servers=_ice(ice_server),
         encode=encode,
+        face=_face(face, face_region),
     )
     with _StatusLine() as status:
         run(options, _say, status.show)
@@ -217,6 +235,8 @@ def encode(
         float | None,
         typer.Option(help="Seconds between keyframes; default: only the first picture, so players seek poorly."),
     ] = None,
+    face: Face = "face",
+    face_region: FaceRegion = "face",
     stats: SentStats = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT and the statistics.")] = False,
 ) -> None:
@@ -234,12 +254,43 @@ def encode(
         encode=EncodeOptions(
             bitrate=_bitrate(bitrate), share=_share(sal), mode=sal_mode, preset=_preset(preset), stats=stats
         ),
+        face=_face(face, face_region),
         size=_size(size),
         fps=_fps(fps),
         keyframe_interval=_interval(keyframe_interval),
         force=force,
     )
     run(options, console)
+
+
+@app.command()
+def mask(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Any video file.")],
+    out: Annotated[
+        Path | None, typer.Argument(metavar="OUT.mp4", help="The pictures with their masks; IN's sound is kept.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A JSON line per picture; - writes them to the terminal.")
+    ] = None,
+    size: Size = "1280x720",
+    face: Face = "face",
+    face_region: FaceRegion = "face",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT and the lines.")] = False,
+) -> None:
+    """Show which macroblocks of a file count as face.
+
+    --json: {"frame", "seconds", "rows", "columns", "runs": \\[\\[row, first column, column after the last], ...],
+    "ms": {"shrink", "flow", "network"}}; the network looks at every fourth picture.
+
+    Example: [bold]semcall mask talk.mp4 mask.mp4 --json mask.jsonl[/]
+    """
+    from sender.overlay import MaskOptions
+    from sender.overlay import mask as run
+
+    options = MaskOptions(
+        source=source, out=out, lines=json, size=_size(size), face=_face(face, face_region), force=force
+    )
+    run(options, Console(stderr=True))
 
 
 @app.command()
@@ -280,17 +331,19 @@ def demo(
     headless: Annotated[bool, typer.Option("--headless", help="No window even where there is a display.")] = False,
     size: Size = "1280x720",
     fps: Fps = None,
+    face: Face = "face",
+    face_region: FaceRegion = "face",
 ) -> None:
     """Hold a call with yourself, measure it, and draw what it gains: video, contact sheet, figures.
 
     Example: [bold]semcall demo --out demo-out[/]
     """
-    _bitrate(bitrate), _share(sal), _size(size), _fps(fps), _seconds("--seconds", seconds)
+    _bitrate(bitrate), _share(sal), _size(size), _fps(fps), _seconds("--seconds", seconds), _face(face, face_region)
     from models.evaluation.demo import DemoOptions, hold_demo
 
     options = DemoOptions(
         source=source, out=out, seconds=seconds, bitrate=bitrate, sal=sal, restore=restore, headless=headless,
-        size=size, fps=fps,
+        size=size, fps=fps, face=face, face_region=face_region,
     )  # fmt: skip
     if not hold_demo(options, console):
         raise typer.Exit(1)

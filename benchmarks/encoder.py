@@ -27,8 +27,10 @@ from rich.table import Table
 
 from models.evaluation.metrics import psnr, ssim_map
 from models.evaluation.plain import encode_plain, open_plain
+from models.registry import find_model
 from sender.encoder import EncodeStats, SemanticEncoder, warm_up
-from sender.face import FaceTracker, LbpFaceDetector, oval_and_neck
+from sender.face import SteadySegmenter
+from sender.parser import FaceParser
 from shared.astronaut import AstronautClip
 from shared.clips import Clip
 from shared.grid import Mask, mask_to_pixels
@@ -59,7 +61,8 @@ class Coded:
 
 def load(data: Path, seconds: float, files: list[Path] | None = None) -> Iterator[Sequence]:
     """The clips in memory, with their masks: `files`, else the val clips under `data`, else the demo source."""
-    detector = LbpFaceDetector()
+    model = find_model("face", "face-parser")
+    parser = FaceParser(model.path, model.card)
     clips: list[tuple[str, float, Iterator[tuple[I420, float]]]] = []
     for path in files or sorted((data / "clips" / "val").glob("*")):
         clip = Clip(path)
@@ -68,15 +71,12 @@ def load(data: Path, seconds: float, files: list[Path] | None = None) -> Iterato
         demo = AstronautClip()
         clips.append(("demo", 30.0, ((demo.picture(i), i / 30) for i in range(round(seconds * 30)))))
     for name, fps, source in clips:
-        pictures, masks, times, tracker = [], [], [], FaceTracker()
+        pictures, masks, times, segmenter = [], [], [], SteadySegmenter(parser)
         for i420, when in source:
             if when > seconds:
                 break
-            size = i420.shape[1], i420.shape[0] * 2 // 3
-            if len(pictures) % 5 == 0:
-                mask = oval_and_neck(tracker.update(detector.detect(planes(i420)[0])), *size)
+            masks.append(segmenter.mask(Picture(i420, round(when * CLOCK_RATE), len(pictures))))
             pictures.append(i420)
-            masks.append(mask)
             times.append(when)
         yield _forth_and_back(Sequence(name, fps, pictures, masks, times), seconds)
 

@@ -14,7 +14,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from models.contracts import check_file
 from models.registry import (
     BISENET,
     CONTRACTS,
@@ -26,6 +25,7 @@ from models.registry import (
     user_models,
     verify,
 )
+from shared.contracts import check_file
 from shared.errors import SemcallError
 
 _MANY = 8  # names of which only the count is shown

@@ -1,7 +1,7 @@
 """Finds ONNX models by name or path, reads their cards, checks that the files are what the cards say; writes both.
 
 A model is two files side by side: `NAME.onnx` and its card `NAME.json`. The project's own lie in models/weights, the
-user's in a folder of theirs. Nothing here loads a network: models/contracts.py does, and whoever runs it.
+user's in a folder of theirs. Nothing here loads a network: shared/contracts.py does, and whoever runs it.
 """
 
 from __future__ import annotations

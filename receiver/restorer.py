@@ -15,16 +15,13 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from shared.contracts import check_session
 from shared.errors import SemcallError
 from shared.grid import grid_shape
-from shared.inference import Tensor, check_tensors, first_line, open_session
+from shared.inference import first_line, open_session
 from shared.picture import I420, planes
 
 CONTRACT = 1
-_LUMA: Tensor = "uint8", (1, 1, None, None)
-_CHROMA: Tensor = "uint8", (1, 2, None, None)
-_TRIAL = (48, 32)
-"""Width and height of the picture that a network must restore before it is trusted."""
 
 
 class Restorer:
@@ -39,7 +36,9 @@ class Restorer:
         self.name = name or path.stem
         self.last_ms = 0.0
         """Milliseconds that the last `restore` took."""
-        self._session, self.device = open_session(path, "restorer", threads, lambda session: _check(session, path))
+        self._session, self.device = open_session(
+            path, "restorer", threads, lambda session: check_session(session, "restorer", {}, f"The restorer {path}")
+        )
 
     def restore(self, i420: I420, qp: NDArray[np.uint8]) -> I420:
         """The restored picture, a new I420 array.
@@ -65,23 +64,6 @@ class Restorer:
             self.restore(i420, qp)
             spent.append(self.last_ms)
         return min(spent)
-
-
-def _check(session: ort.InferenceSession, path: Path) -> None:
-    broken = f"The restorer {path} does not keep the restorer contract"
-    outputs = {"y_out": _LUMA, "uv_out": _CHROMA}
-    check_tensors(session, broken, {"y": _LUMA, "uv": _CHROMA, "qp": _LUMA}, outputs)
-    try:
-        _try(session)
-    except Exception as error:  # the runtime's exceptions have no common base
-        size = f"{_TRIAL[0]}x{_TRIAL[1]}"
-        raise SemcallError(f"{broken}: it fails on a {size} picture ({first_line(error)})") from error
-
-
-def _try(session: ort.InferenceSession) -> None:
-    width, height = _TRIAL
-    i420 = np.full((height * 3 // 2, width), 128, np.uint8)
-    _run(session, i420, np.full(grid_shape(width, height), 30, np.uint8), np.empty_like(i420))
 
 
 def _run(session: ort.InferenceSession, i420: I420, qp: NDArray[np.uint8], restored: I420) -> None:

@@ -1,7 +1,7 @@
 """`semcall send`: one picture's way from the source to the wire.
 
-capture thread -> Latest -> encode thread (owns x264) -> asyncio thread: track -> aiortc -> SRTP
-              \\-> Latest -> segment thread -> mask -^
+capture thread -> Latest -> encode thread (optical flow, x264) -> asyncio thread: track -> aiortc -> SRTP
+                              now and then \\-> Latest -> segment thread (parser) -> Latest -^
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sender.capture import CaptureThread, Source, open_source
 from sender.encoder import warm_up
 from sender.face import FaceSegmenter
 from sender.live import EncodeOptions, EncodeThread
+from sender.parser import FaceOptions
 from sender.rate import KeyframeGate
 from sender.track import AccessUnitTrack, attach_encoder
 from shared.errors import SemcallError
@@ -52,6 +53,7 @@ class SendOptions:
     seconds: float | None = None
     ice_servers: tuple[str, ...] = ()
     encode: EncodeOptions = field(default_factory=EncodeOptions)
+    face: FaceOptions = field(default_factory=FaceOptions)
 
 
 def send(options: SendOptions, say: Callable[[str], None], status: Callable[[str], None]) -> None:
@@ -60,16 +62,17 @@ def send(options: SendOptions, say: Callable[[str], None], status: Callable[[str
     `say` gets lines for the user, `status` a line about the running call twice a second.
     Raises SemcallError for everything the user can mend.
     """
-    cv2.setNumThreads(1)  # its pool would fight x264 and the detector for the cores
+    cv2.setNumThreads(1)  # its pool would fight x264 and the parser for the cores
     client = WhipClient(options.to, options.token)
     for server in options.ice_servers:
         parse_ice_server(server)
     require_writable(options.encode.stats)
+    parser = options.face.open()
     try:
         with interruptible(), LoopThread() as loop:
             source = open_source(options.source, options.size, options.fps)
             warm_up()
-            call = _Call(options, client, source, FaceSegmenter(), loop)
+            call = _Call(options, client, source, FaceSegmenter(parser), loop)
             try:
                 loop.call(call.connect(say))
                 say(f"Connected to {options.to}: sending {source.size[0]}x{source.size[1]} at {source.fps:.3g} fps.")
@@ -124,10 +127,6 @@ class _Call:
         pictures: Latest[Picture] = Latest()
         segmenter = self._segmenter
 
-        def captured(picture: Picture) -> None:
-            pictures.put(picture)
-            segmenter.submit(picture)
-
         def coded(access_unit: bytes, ticks: int) -> None:
             loop.post(track.push, access_unit, ticks)
 
@@ -135,7 +134,7 @@ class _Call:
         self._encode = encode = EncodeThread(
             pictures, segmenter, self._gate, coded, lambda: track.congested, encode_options, self._source.size
         )
-        self._capture = capture = CaptureThread(self._source, captured, self._over.set)
+        self._capture = capture = CaptureThread(self._source, pictures.put, self._over.set)
         encode.start()
         capture.start()
         end = float("inf") if self._options.seconds is None else time.monotonic() + self._options.seconds
@@ -202,4 +201,6 @@ class _Call:
 
 def _named(error: Exception) -> str:
     """An error as part of a sentence."""
+    if isinstance(error, SemcallError):
+        return str(error).rstrip(".")
     return ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())]))

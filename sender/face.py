@@ -1,163 +1,244 @@
-"""Which macroblocks show a face: a detector in its own thread, its boxes drawn as oval and neck."""
+"""Which macroblocks show a face, for every picture: the parser now and then, optical flow in between."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import threading
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.grid import MACROBLOCK, Mask, grid_shape
+from sender.geometry import on_macroblocks, shrunk, small_size
+from sender.propagation import MaskTracker
+from shared.grid import Mask, grid_shape
 from shared.mailbox import Latest
-from shared.picture import Picture, planes
+from shared.picture import CLOCK_RATE, I420, Picture, planes
 
 log = logging.getLogger(__name__)
 
-Box = tuple[float, float, float, float]
-"""Left, top, width, height in luma samples of the full picture."""
-
-_DETECTION_WIDTH = 320  # longer side of what the cascade sees: 10-25 ms on one core
-_SMALLEST_FACE = 24  # the cascade's window, in samples of that small picture
-_SUPERSAMPLING = 4  # the oval is drawn on a grid this much finer than macroblocks, then thresholded
-_COVERED = 0.25  # a macroblock is face from this coverage on: better a little wide than a cut chin
-
-
-class LbpFaceDetector:
-    """scikit-image's frontal face cascade (local binary patterns), run by OpenCV."""
-
-    def __init__(self) -> None:
-        from skimage.data import lbp_frontal_face_cascade_filename
-
-        text = Path(lbp_frontal_face_cascade_filename()).read_text()
-        # The file's "featuhreParams" is a slip that makes OpenCV refuse it.
-        text = text.replace("featuhreParams", "featureParams")
-        storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
-        self._cascade = cv2.CascadeClassifier()
-        if not self._cascade.read(storage.getFirstTopLevelNode()):
-            raise RuntimeError("scikit-image's face cascade cannot be read by this OpenCV")
-
-    def detect(self, luma: NDArray[np.uint8]) -> list[Box]:
-        """Faces in a luma plane [H, W], largest first."""
-        height, width = luma.shape
-        scale = min(1.0, _DETECTION_WIDTH / max(width, height))
-        small = cv2.resize(luma, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        found = self._cascade.detectMultiScale(small, 1.1, 3, 0, (_SMALLEST_FACE, _SMALLEST_FACE))
-        boxes = [tuple(float(v) / scale for v in box) for box in found]
-        return sorted(boxes, key=lambda box: -box[2])
+EVERY = 4
+"""Pictures from one parse to the next, where the machine keeps up."""
+_SELDOM = 30  # ...and where it does not: about once a second, lest who enters waits longer
+_BUSY = 0.5  # part of its time that the network's thread may be busy
+_RECENT = 0.3  # weight of the newest value in moving means
+_SHORT, _LONG = 1 / 240, 0.1  # seconds between pictures that count: a source that pauses says nothing about the load
+_COVERED = 0.5  # part of a macroblock inside the mask from which on it is coded as face
+_PATIENCE = 0.025  # seconds that a picture waits for the parser where nothing is known of its scene
 
 
-def oval_and_neck(boxes: list[Box], width: int, height: int) -> Mask:
-    """The macroblocks under each box's face oval and neck: bool [rows, columns].
+class Parser(Protocol):
+    """What finds faces: `sender.parser.FaceParser`, or a test's stand-in."""
 
-    The cascade's square spans brows to chin; the oval reaches up to the hairline and down past the chin.
+    def probabilities(self, i420: I420) -> NDArray[np.float32]:
+        """How likely each spot is face, 0..1: float32 [h', w'], equal cells over the picture uint8 [H * 3 / 2, W]."""
+        ...
+
+
+class Segmenter(Protocol):
+    """What gives every picture its mask; pictures come in the order in which they are coded."""
+
+    milliseconds: dict[str, float]
+
+    def mask(self, picture: Picture) -> Mask:
+        """Bool [rows, columns] of the picture's macroblocks; all False while nobody is in view."""
+        ...
+
+
+class SteadySegmenter:
+    """The parser runs inside `mask`, every `every`-th picture: same pictures, same masks. For files.
+
+    `parser`: None for nobody ever. `milliseconds`: of the stages that the last picture went through: "shrink",
+    "flow" and, where it was parsed, "network". Raises what the parser raises.
     """
-    rows, columns = grid_shape(width, height)
-    canvas = np.zeros((rows * _SUPERSAMPLING, columns * _SUPERSAMPLING), np.uint8)
-    unit = _SUPERSAMPLING / MACROBLOCK
-    for left, top, side, tall in boxes:
-        x, y = (left + side / 2) * unit, (top + tall / 2) * unit
-        axes = (round(0.46 * side * unit), round(0.62 * tall * unit))
-        cv2.ellipse(canvas, (round(x), round(y)), axes, 0, 0, 360, 1, -1)
-        neck = (round(x - 0.27 * side * unit), round(y + 0.4 * tall * unit))
-        chest = (round(x + 0.27 * side * unit), round(y + 0.80 * tall * unit))
-        cv2.rectangle(canvas, neck, chest, 1, -1)
-    coverage = cv2.resize(canvas.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
-    return coverage >= _COVERED
 
+    def __init__(self, parser: Parser | None, every: int = EVERY) -> None:
+        self._parser, self._every = parser, every
+        self._view = _View()
+        self.milliseconds: dict[str, float] = {}
 
-class FaceTracker:
-    """Steadies detections over time: smooths a face's box, keeps it through short misses."""
-
-    def __init__(self, patience: int = 8, smoothing: float = 0.5) -> None:
-        """`patience`: detections that may miss a face before it is let go; `smoothing`: weight of the old box."""
-        self._patience, self._smoothing = patience, smoothing
-        self._faces: list[tuple[Box, int]] = []
-
-    def update(self, found: list[Box]) -> list[Box]:
-        """The faces in view after one more detection."""
-        kept: list[tuple[Box, int]] = []
-        fresh = list(found)
-        for box, missed in self._faces:
-            match = next((other for other in fresh if _overlap(box, other) > 0.3), None)
-            if match is None:
-                if missed + 1 < self._patience:
-                    kept.append((box, missed + 1))
-                continue
-            fresh.remove(match)
-            # A still face must not tremble with the cascade; a moving one must not trail.
-            weight = self._smoothing if _overlap(box, match) > 0.75 else 0.0
-            smooth = tuple(weight * old + (1 - weight) * new for old, new in zip(box, match, strict=True))
-            kept.append((smooth, 0))  # type: ignore[arg-type]
-        self._faces = kept + [(box, 0) for box in fresh]
-        return [box for box, _ in self._faces]
-
-
-def _overlap(one: Box, other: Box) -> float:
-    """Intersection over union."""
-    wide = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
-    tall = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
-    if wide <= 0 or tall <= 0:
-        return 0.0
-    return wide * tall / (one[2] * one[3] + other[2] * other[3] - wide * tall)
+    def mask(self, picture: Picture) -> Mask:
+        """Bool [rows, columns] of the picture's macroblocks; all False while nobody is in view."""
+        if self._parser is None:
+            return _nobody(picture)
+        view, self.milliseconds = self._view, {}
+        view.advance(picture, self.milliseconds)
+        if view.due(self._every):
+            at = view.mark()
+            with _timed(self.milliseconds, "network"):
+                found = self._parser.probabilities(picture.i420)
+            view.tracker.observe(found, at)
+        return view.mask
 
 
 class FaceSegmenter:
-    """The newest face mask, kept up to date by a thread that looks at every `every`-th picture.
+    """The parser runs in a thread of its own, so that `mask` takes a millisecond. For calls.
 
-    `submit` every captured picture, read `mask` before every encode; neither waits for the detector. When the
-    detector fails, `error` holds why and the mask stays empty: the call goes on without a face.
+    What the parser found in an earlier picture is carried on to the one that is coded. `mask` waits for it, and no
+    longer than 25 ms, only at the first picture, after a scene cut and at a new size: the keyframe or the new scene
+    shall know its face. The parser looks at every 4th picture, down to every 30th where its thread would else be busy
+    more than half of the time, and once more at once where it says something quite different.
+
+    `parser`: None for nobody ever. `milliseconds`: of the stages that the last picture went through: "shrink",
+    "flow" and, where a parse came in, "network". When the parser fails, `error` holds why and masks stay empty: the
+    call goes on without a face. `clock`: seconds, to measure the network.
     """
 
-    def __init__(self, every: int = 5) -> None:
-        self._every = every
-        self._seen = 0
-        self._pictures: Latest[Picture] = Latest()
-        self._faces: tuple[list[Box], int, int] = ([], 0, 0)
-        self._mask_of: tuple[object, Mask] | None = None
+    def __init__(self, parser: Parser | None, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._parser, self._clock = parser, clock
+        self._view = _View()
+        self._pace = Pace()
+        self._jobs: Latest[_Job] = Latest()
+        self._parses: Latest[_Parse] = Latest()
+        self._asked = self._heard = 0  # numbers of the newest job and of the newest parse
+        self.milliseconds: dict[str, float] = {}
         self.error: Exception | None = None
-        self._detector = LbpFaceDetector()  # here, not in the thread: its imports would hold up the first pictures
-        self._thread = threading.Thread(target=self._run, name="segment", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        if parser is not None:
+            self._thread = threading.Thread(target=self._run, args=(parser,), name="segment", daemon=True)
+            self._thread.start()
 
-    def submit(self, picture: Picture) -> None:
-        """Offer a captured picture."""
-        if self._seen % self._every == 0:
-            self._pictures.put(picture)
-        self._seen += 1
-
-    def mask(self, width: int, height: int) -> Mask:
-        """Bool [rows, columns]; empty (all False) while nobody was found."""
-        faces = self._faces
-        boxes, seen_width, seen_height = faces
-        if (seen_width, seen_height) != (width, height):
-            return np.zeros(grid_shape(width, height), np.bool_)
-        if self._mask_of is None or self._mask_of[0] is not faces:
-            self._mask_of = faces, oval_and_neck(boxes, width, height)
-        return self._mask_of[1]
+    def mask(self, picture: Picture) -> Mask:
+        """Bool [rows, columns] of the picture's macroblocks; all False while nobody is in view."""
+        if self._thread is None or self.error is not None:
+            return _nobody(picture)
+        view, self.milliseconds = self._view, {}
+        view.advance(picture, self.milliseconds)
+        self._pace.picture(picture.ticks)
+        self._listen(0.0)
+        lost = view.tracker.lost
+        # What is being parsed is waited for, unless it belongs to another scene.
+        if (lost and not view.tracker.marked) or (self._heard == self._asked and view.due(self._pace.every)):
+            self._asked += 1
+            self._jobs.put(_Job(picture.i420, view.mark(), self._asked))
+            if lost and self._pace.seconds < _PATIENCE:  # else in vain
+                self._listen(_PATIENCE)
+        return view.mask if self.error is None else _nobody(picture)
 
     def close(self) -> None:
         """End the thread."""
-        self._pictures.close()
-        self._thread.join(timeout=2)
+        self._jobs.close()
+        if self._thread is not None:
+            self._thread.join(timeout=2)
 
-    def _run(self) -> None:
+    def _listen(self, seconds: float) -> None:
+        """Take the parse that was asked for, where it comes within so many seconds."""
+        end = time.monotonic() + seconds
+        while (parse := self._parses.get(max(0.0, end - time.monotonic()))) is not None:
+            self._pace.network(parse.seconds)
+            self._heard = parse.number
+            if parse.number == self._asked:
+                self.milliseconds["network"] = parse.seconds * 1e3
+                self._view.tracker.observe(parse.found, parse.at)
+                return
+
+    def _run(self, parser: Parser) -> None:
         try:
-            self._look()
+            while not self._jobs.closed:
+                job = self._jobs.get()
+                if job is not None:
+                    start = self._clock()
+                    found = parser.probabilities(job.i420)
+                    self._parses.put(_Parse(found, job.at, job.number, self._clock() - start))
         except Exception as error:
             log.debug("the face finder failed", exc_info=error)
             self.error = error
-            self._faces = [], 0, 0
+        finally:
+            self._parses.close()
 
-    def _look(self) -> None:
-        tracker = FaceTracker()
-        while not self._pictures.closed:
-            picture = self._pictures.get()
-            if picture is None:
-                continue
-            if self._faces[1:] != (picture.width, picture.height):
-                tracker = FaceTracker()  # boxes of another size would linger in the wrong place
-            boxes = tracker.update(self._detector.detect(planes(picture.i420)[0]))
-            self._faces = boxes, picture.width, picture.height
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    i420: I420
+    at: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Parse:
+    found: NDArray[np.float32]
+    at: int
+    number: int
+    seconds: float
+
+
+class Pace:
+    """How often the parser may look, from how long it takes and how fast pictures come."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        """Moving mean of what a look takes."""
+        self._interval = 0.0
+        self._last: int | None = None
+
+    @property
+    def every(self) -> int:
+        """Pictures from one look to the next."""
+        if not self._interval:
+            return EVERY
+        return min(_SELDOM, max(EVERY, math.ceil(self.seconds / (_BUSY * self._interval))))
+
+    def network(self, seconds: float) -> None:
+        """A look took so long."""
+        self.seconds += (_RECENT if self.seconds else 1.0) * (seconds - self.seconds)
+
+    def picture(self, ticks: int) -> None:
+        """A picture came, taken at `ticks` (90 kHz)."""
+        if self._last is not None:
+            interval = min(_LONG, max(_SHORT, (ticks - self._last) / CLOCK_RATE))
+            self._interval += (_RECENT if self._interval else 1.0) * (interval - self._interval)
+        self._last = ticks
+
+
+class _View:
+    """The tracker of pictures of one size; a new size starts anew."""
+
+    def __init__(self) -> None:
+        self.tracker = MaskTracker()
+        self._size = (0, 0)
+        self._small = (0, 0)
+        self._unseen = 0  # pictures since the last look
+        self._hurried = False  # whether that was an urgent one
+
+    def advance(self, picture: Picture, milliseconds: dict[str, float]) -> None:
+        size = picture.width, picture.height
+        if size != self._size:
+            self.tracker, self._size, self._small = MaskTracker(), size, small_size(*size)
+        with _timed(milliseconds, "shrink"):
+            luma = shrunk(planes(picture.i420)[0], self._small)
+        with _timed(milliseconds, "flow"):
+            self.tracker.advance(luma)
+        self._unseen += 1
+
+    def due(self, every: int) -> bool:
+        """Whether the parser should look at the newest picture."""
+        # After an urgent look not at once again: a network that contradicts itself must not run on every picture.
+        soon = every // 2 if self._hurried else 1
+        return self.tracker.lost or self._unseen >= (soon if self.tracker.urgent else every)
+
+    def mark(self) -> int:
+        self._hurried = self.tracker.urgent
+        self._unseen = 0
+        return self.tracker.mark()
+
+    @property
+    def mask(self) -> Mask:
+        if self.tracker.lost:
+            return np.zeros(grid_shape(*self._size), np.bool_)
+        return on_macroblocks(self.tracker.mask.astype(np.float32), *self._size) >= _COVERED
+
+
+def _nobody(picture: Picture) -> Mask:
+    return np.zeros(grid_shape(picture.width, picture.height), np.bool_)
+
+
+@contextlib.contextmanager
+def _timed(milliseconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    milliseconds[stage] = (time.perf_counter() - start) * 1e3

@@ -1,4 +1,4 @@
-"""The encode thread: newest picture and newest mask in, access units out."""
+"""The encode thread: newest picture in, its face mask, access units out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sender.encoder import EncodeStats, SemanticEncoder
-from sender.face import FaceSegmenter
+from sender.face import Segmenter
 from sender.rate import KeyframeGate
 from sender.share import ShareMode
 from shared.grid import Mask
@@ -50,7 +50,7 @@ class EncodeThread(threading.Thread):
     def __init__(
         self,
         pictures: Latest[Picture],
-        segmenter: FaceSegmenter,
+        segmenter: Segmenter,
         gate: KeyframeGate,
         deliver: Callable[[bytes, int], None],
         congested: Callable[[], bool],
@@ -148,9 +148,10 @@ class EncodeThread(threading.Thread):
         self._coded, self._went = picture, self._clock()
         if self._encoder.size != size:
             self._encoder = self._open(size)
-        mask = self._segmenter.mask(*size)
+        mask = self._segmenter.mask(picture)
         asked = self._gate.due()
         access_unit, stats = self._encoder.encode(picture, mask, asked, again)
+        stats = replace(stats, milliseconds={**self._segmenter.milliseconds, **stats.milliseconds})
         if stats.keyframe and not asked:  # the first picture, or a new size: it answers who asks meanwhile
             self._gate.sent()
         if stats.keyframe or not again:
@@ -171,7 +172,8 @@ def record(picture: Picture, mask: Mask, stats: EncodeStats, dropped: int = 0) -
     """A coded picture as one line of `--stats`, ready for JSON; live call and offline encoder write the same.
 
     `ticks`: the picture's time, 90 kHz; `frame`: its index in the source; `dropped`: pictures left out so far;
-    `ms`: milliseconds per stage; `mask`: base64 of the mask's bits in raster order (numpy.packbits).
+    `ms`: milliseconds per stage, of the face `shrink`, `flow` and, where a parse came in, `network`;
+    `mask`: base64 of the mask's bits in raster order (numpy.packbits).
     """
     return {
         "ticks": picture.ticks,

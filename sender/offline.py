@@ -1,6 +1,6 @@
 """`semcall encode`: a file through the encoder of the call, as fast as it goes, into an MP4 file.
 
-Same detector, tracker, controller and encoder as `semcall send`, but one after the other on one thread: the same
+Same parser, tracker, controller and encoder as `semcall send`, but one after the other on one thread: the same
 input gives the same output, to the byte.
 """
 
@@ -20,17 +20,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sender.encoder import EncodeStats, SemanticEncoder, warm_up
-from sender.face import Box, FaceTracker, LbpFaceDetector, oval_and_neck
+from sender.face import SteadySegmenter
 from sender.live import EncodeOptions, record
 from sender.mp4 import Mp4Writer, Sound
-from sender.outfile import replacing, require_free, writing_lines
+from sender.outfile import replacing, require_outputs, writing_lines
+from sender.parser import FaceOptions, FaceParser
 from shared.clips import Clip
-from shared.errors import SemcallError
 from shared.grid import Mask
-from shared.picture import CLOCK_RATE, I420, Picture, planes
+from shared.picture import CLOCK_RATE, I420, Picture
 from shared.signals import interruptible
 
-_DETECT_EVERY = 5  # pictures, as in the call
 _MAX_FPS = 240.0  # nominal rates of screen recordings can be absurd; the encoder needs one for its level only
 
 Progressed = Callable[[int, int | None], None]
@@ -48,6 +47,7 @@ class OfflineOptions:
     source: Path
     out: Path
     encode: EncodeOptions = field(default_factory=EncodeOptions)
+    face: FaceOptions = field(default_factory=FaceOptions)
     size: tuple[int, int] = (1280, 720)
     fps: float | None = None
     keyframe_interval: float | None = None
@@ -121,10 +121,11 @@ def encode_file(options: OfflineOptions, progressed: Progressed | None = None) -
 
 
 def _encode_file(options: OfflineOptions, progressed: Progressed | None) -> Summary:
-    cv2.setNumThreads(1)  # its threads report faces in any order
-    _check(options)
+    cv2.setNumThreads(1)  # its threads would fight x264's for the cores
+    require_outputs(options.source, options.out, options.encode.stats, "--stats", options.force)
+    parser = options.face.open()
     clip = Clip(options.source, options.size)
-    source = _Facts(options.source)
+    source = FileFacts(options.source)
     fps = min(options.fps or clip.fps, clip.fps, _MAX_FPS)
     summary = Summary(clip.size)
     warm_up()
@@ -138,7 +139,7 @@ def _encode_file(options: OfflineOptions, progressed: Progressed | None) -> Summ
     ):
         total = None if source.frames is None else round(source.frames * fps / clip.fps)
         last = 0.0
-        for picture, mask, access_unit, stats in _coded(clip, fps, options):
+        for picture, mask, access_unit, stats in _coded(clip, fps, options, parser):
             writer.write(access_unit, picture.ticks)
             write_line(json.dumps(record(picture, mask, stats)))
             summary.count(stats, bool(mask.any()))
@@ -157,23 +158,26 @@ def _encode_file(options: OfflineOptions, progressed: Progressed | None) -> Summ
     return summary
 
 
-def _coded(clip: Clip, fps: float, options: OfflineOptions) -> Iterator[tuple[Picture, Mask, bytes, EncodeStats]]:
+def _coded(
+    clip: Clip, fps: float, options: OfflineOptions, parser: FaceParser | None
+) -> Iterator[tuple[Picture, Mask, bytes, EncodeStats]]:
     o = options.encode
     encoder = SemanticEncoder(*clip.size, o.bitrate, o.share, fps=fps, mode=o.mode, preset=o.preset)
-    faces = _Faces()
+    segmenter = SteadySegmenter(parser)
     interval = float("inf") if options.keyframe_interval is None else options.keyframe_interval
     keyframe_at = 0.0
     begun = time.perf_counter()
     for index, seconds, i420 in _thinned(clip, options.fps):
         read = time.perf_counter()
         picture = Picture(i420, round(seconds * CLOCK_RATE), index)
-        mask = faces.mask(picture)
+        mask = segmenter.mask(picture)
         found = time.perf_counter()
         keyframe = seconds >= keyframe_at - 1e-3
         access_unit, stats = encoder.encode(picture, mask, keyframe)
         if keyframe:
             keyframe_at = seconds + interval
-        times = {"read": (read - begun) * 1e3, "face": (found - read) * 1e3, **stats.milliseconds}
+        times = {"read": (read - begun) * 1e3, "face": (found - read) * 1e3}
+        times |= {**segmenter.milliseconds, **stats.milliseconds}
         yield picture, mask, access_unit, replace(stats, milliseconds=times)
         begun = time.perf_counter()
 
@@ -187,25 +191,7 @@ def _thinned(clip: Clip, fps: float | None) -> Iterator[tuple[int, float, I420]]
             yield index, seconds, i420
 
 
-class _Faces:
-    """The face mask of every picture from a look at every few: FaceSegmenter without its thread."""
-
-    def __init__(self) -> None:
-        self._detector, self._tracker = LbpFaceDetector(), FaceTracker()
-        self._seen = 0
-        self._boxes: list[Box] = []
-        self._mask: Mask | None = None
-
-    def mask(self, picture: Picture) -> Mask:
-        """Bool [rows, columns] of macroblocks; empty while nobody is in view."""
-        if self._seen % _DETECT_EVERY == 0 or self._mask is None:
-            self._boxes = self._tracker.update(self._detector.detect(planes(picture.i420)[0]))
-            self._mask = oval_and_neck(self._boxes, picture.width, picture.height)
-        self._seen += 1
-        return self._mask
-
-
-class _Facts:
+class FileFacts:
     """What a file tells of its pictures. `start`: time of the first, seconds; `seconds`, `frames`: None if untold."""
 
     def __init__(self, path: Path) -> None:
@@ -219,21 +205,6 @@ class _Facts:
             self.frames: int | None = stream.frames or (round(duration * rate) if duration and rate else None)
             first = next(container.decode(stream), None)
             self.start = first.time if first is not None and first.time is not None else 0.0
-
-
-def _check(options: OfflineOptions) -> None:
-    """Everything about the outputs that can be said before the work."""
-    source, out, stats = options.source, options.out, options.encode.stats
-    if out.suffix.lower() != ".mp4":
-        raise SemcallError(f"Cannot write {out}: the name has to end in .mp4.")
-    if stats is not None and stats.resolve() == out.resolve():
-        raise SemcallError(f"Cannot write video and --stats both to {out}: choose two names.")
-    for path in (out, stats):
-        if path is None:
-            continue
-        if path.is_file() and source.exists() and path.samefile(source):
-            raise SemcallError(f"Cannot write {path}: it is the file to be encoded; choose another name.")
-        require_free(path, options.force)
 
 
 def _table(options: OfflineOptions, summary: Summary) -> Table:

@@ -24,6 +24,23 @@ def require_free(path: Path, force: bool) -> None:
         raise SemcallError(f"Cannot write {path}: it exists; name another file or add --force.")
 
 
+def require_outputs(source: Path, out: Path | None, lines: Path | None, option: str, force: bool) -> None:
+    """Everything about the outputs that can be said before the work, as SemcallError.
+
+    `out`: an MP4 file, None for none; `lines`: a file of JSON lines that was asked for with `option`, None for none.
+    """
+    if out is not None and out.suffix.lower() != ".mp4":
+        raise SemcallError(f"Cannot write {out}: the name has to end in .mp4.")
+    if out is not None and lines is not None and lines.resolve() == out.resolve():
+        raise SemcallError(f"Cannot write video and {option} both to {out}: choose two names.")
+    for path in (out, lines):
+        if path is None:
+            continue
+        if path.is_file() and source.exists() and path.samefile(source):
+            raise SemcallError(f"Cannot write {path}: it is the file to be read; choose another name.")
+        require_free(path, force)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A new file beside `path` that takes its place when the block ends well and vanishes when it does not."""

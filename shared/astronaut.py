@@ -1,13 +1,16 @@
 """The demo source: a real face in motion that needs no camera and no download.
 
-NASA's portrait of Eileen Collins (public domain, carried by scikit-image) under smooth pan, zoom and rotation,
-with sensor noise. Every picture follows from its index alone, so that anyone can make the same one again.
+NASA's portrait of the astronaut Eileen Collins (astronaut.png, 512x512, public domain as a work of the United States
+government) under smooth pan, zoom and rotation, with sensor noise. Every picture follows from its index alone, so
+that anyone can make the same one again.
 """
 
 from __future__ import annotations
 
 import math
 from functools import cached_property
+from importlib.resources import files
+from typing import cast
 
 import cv2
 import numpy as np
@@ -18,6 +21,12 @@ from shared.picture import I420, i420_from_bgr, planes
 _FACE = (222.0, 118.0)  # centre of the face in the photograph, pixels
 _NOISE_SIGMA = 2.0  # code values: a webcam indoors
 _NOISE_FIELDS = 7  # enough that no two neighbours repeat
+
+
+def photograph() -> NDArray[np.uint8]:
+    """The portrait: uint8 [512, 512, 3], B G R."""
+    content = np.frombuffer(files("shared").joinpath("astronaut.png").read_bytes(), np.uint8)
+    return cast(NDArray[np.uint8], cv2.imdecode(content, cv2.IMREAD_COLOR))
 
 
 class AstronautClip:
@@ -53,9 +62,7 @@ class AstronautClip:
 
     @cached_property
     def _photo(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        from skimage.data import astronaut
-
-        return planes(i420_from_bgr(np.ascontiguousarray(astronaut()[..., ::-1])))
+        return planes(i420_from_bgr(photograph()))
 
     @cached_property
     def _noise(self) -> list[NDArray[np.int16]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 
 from sender.capture import CameraSource, CaptureThread, DemoSource, FileSource, Source, open_source
-from shared.astronaut import AstronautClip
+from shared.astronaut import AstronautClip, photograph
 from shared.errors import SemcallError
 from shared.picture import CLOCK_RATE, I420, Picture
 
@@ -108,6 +109,11 @@ def test_demo_source_is_the_astronaut_at_its_rate() -> None:
         assert (index, when) == (wanted, wanted / 25)
         assert np.array_equal(i420, clip.picture(wanted))
     assert (source.size, source.fps, source.live) == ((64, 48), 25, False)
+
+
+def test_the_photograph_is_the_same_everywhere() -> None:
+    """It is stored without loss: figures of the demo source can be compared."""
+    assert hashlib.sha256(photograph().tobytes()).hexdigest().startswith("f22309ff463ef566")
 
 
 class Scripted:

@@ -13,18 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from skimage.data import astronaut
 
 from sender import cavlc_tables
 from sender.cavlc import INTER, INTRA4, INTRA16, PCM, SKIP, MacroblockInfo, MacroblockParser, warm_up
 from sender.cavlc_slice import read_slice_data
+from shared.astronaut import photograph
 from shared.h264 import H264Error, nal_units
 from shared.h264_headers import SliceType
 
 
 def panned(width: int, height: int, pictures: int, noise: float) -> list[NDArray[np.uint8]]:
     """The astronaut moving through a window; `noise`: deviation of noise on its left half, from half time on."""
-    scene = cv2.resize(astronaut(), (width + 64, height + 64), interpolation=cv2.INTER_AREA)
+    scene = cv2.resize(
+        np.ascontiguousarray(photograph()[..., ::-1]), (width + 64, height + 64), interpolation=cv2.INTER_AREA
+    )
     random = np.random.default_rng(11)
     views = []
     for index in range(pictures):

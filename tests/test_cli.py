@@ -153,7 +153,7 @@ def test_misuse_is_explained(
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("command", ["", "receive", "send", "demo", "train", "train restorer"])
+@pytest.mark.parametrize("command", ["", "receive", "send", "mask", "demo", "train", "train restorer"])
 def test_help_fits_one_screen(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], command: str
 ) -> None:
@@ -162,7 +162,7 @@ def test_help_fits_one_screen(
     lines = capfd.readouterr().out.splitlines()
     assert 8 < len(lines) <= 40
     assert max(map(len, lines)) <= 80
-    if command in ("receive", "send", "demo"):
+    if command in ("receive", "send", "encode", "mask", "demo"):
         assert any(line.strip().startswith("Example: semcall " + command) for line in lines)
 
 

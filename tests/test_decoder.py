@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from av.video.frame import PictureType
 from numpy.typing import NDArray
-from skimage.data import astronaut
 
 from receiver.decoder import Decoder, quantiser_map
 from receiver.jitter import AccessUnit
 from receiver.picture import DecodedPicture
+from shared.astronaut import photograph
 from shared.h264 import is_keyframe
 from shared.picture import CLOCK_RATE, I420, bgr_from_i420, i420_from_bgr
 from shared.stamp import Stamp, write_stamp
@@ -26,7 +26,7 @@ PERIOD = CLOCK_RATE // 30
 
 def moving(index: int, width: int = WIDTH, height: int = HEIGHT) -> I420:
     """A photograph that pans."""
-    return i420_from_bgr(np.ascontiguousarray(astronaut()[index * 2 :, index * 3 :, ::-1][:height, :width]))
+    return i420_from_bgr(photograph()[index * 2 :, index * 3 :][:height, :width])
 
 
 def coded(count: int, keyframes: tuple[int, ...] = (0,), **options: str) -> list[bytes]:
@@ -226,7 +226,7 @@ def test_odd_sizes_become_even_and_the_map_fits_the_picture() -> None:
     codec.width, codec.height, codec.pix_fmt = 321, 177, "yuv444p"
     codec.time_base = Fraction(1, 30)
     codec.options = {"tune": "zerolatency"}
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(astronaut()[:177, :321]), "rgb24")
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(photograph()[:177, :321, ::-1]), "rgb24")
     (packet,) = codec.encode(frame.reformat(format="yuv444p"))
     (picture,) = Decoder().decode(as_unit(bytes(packet), 0))
     assert (picture.width, picture.height) == (320, 176)

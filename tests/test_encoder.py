@@ -8,19 +8,19 @@ import av
 import numpy as np
 import pytest
 from av.codec.context import Flags
+from faces import astronaut_face, oval
 from numpy.typing import NDArray
 
 from receiver.decoder import quantiser_map
 from sender.cavlc import INTRA16, MacroblockParser
 from sender.encoder import EncodeStats, SemanticEncoder
-from sender.face import LbpFaceDetector, oval_and_neck
 from sender.roi import RegionFrame, rectangles
 from sender.share import ShareController
 from shared.astronaut import AstronautClip
 from shared.grid import Mask, grid_shape, row_runs
 from shared.h264 import NAL_SEQUENCE_PARAMETERS, is_keyframe, nal_type, nal_units
 from shared.h264_headers import parse_sequence_parameters
-from shared.picture import Picture, planes
+from shared.picture import Picture
 
 SMALL = 320, 184  # the last row of macroblocks is half outside
 
@@ -30,9 +30,9 @@ def pictures(size: tuple[int, int], count: int, fps: float = 30.0) -> list[Pictu
     return [Picture(clip.picture(n), round(n * 90_000 / fps), n) for n in range(count)]
 
 
-def face_mask(picture: Picture) -> Mask:
-    boxes = LbpFaceDetector().detect(planes(picture.i420)[0])
-    return oval_and_neck(boxes[:1], picture.width, picture.height)
+def face_mask(size: tuple[int, int]) -> Mask:
+    """The face of the first picture."""
+    return oval(*astronaut_face(AstronautClip(size), 0), size)
 
 
 def blobs(random: np.random.Generator, size: tuple[int, int]) -> Mask:
@@ -104,7 +104,7 @@ def test_every_macroblock_has_its_regions_quantiser(preset: str, monkeypatch: py
 def test_live_plans_are_coded_exactly() -> None:
     """The controller's own plans, on the astronaut: what the statistics say is what was coded."""
     frames = pictures(SMALL, 60)
-    mask = face_mask(pictures((640, 360), 1)[0])[: grid_shape(*SMALL)[0], : grid_shape(*SMALL)[1]]
+    mask = face_mask((640, 360))[: grid_shape(*SMALL)[0], : grid_shape(*SMALL)[1]]
     mask = np.roll(mask, (-4, -8), axis=(0, 1))
     encoder, reference, parser = SemanticEncoder(*SMALL, 80e3, 0.35, mode="exact"), Reference(), MacroblockParser()
     pairs = set()
@@ -201,7 +201,8 @@ def test_equal_runs_below_each_other_take_one_record() -> None:
     mask[4:7, 12:15] = True
     mask[8:9, 12:15] = True
     assert rectangles(mask).tolist() == [[2, 11, 3, 8], [4, 7, 12, 15], [8, 9, 12, 15]]
-    wall = oval_and_neck([(x, y, 300, 300) for x in (100, 700, 1300) for y in (20, 380, 700)], 1920, 1080)
+    heads = [oval(x, y, 360, (1920, 1080)) for x in (250, 850, 1450) for y in (190, 550, 890)]
+    wall = np.logical_or.reduce(heads)
     assert len(rectangles(wall)) < 0.7 * len(row_runs(wall))
 
 
@@ -248,7 +249,7 @@ def test_share_of_nothing_is_one_quantiser() -> None:
 @pytest.fixture(scope="module")
 def talking_head() -> tuple[list[Picture], Mask]:
     frames = pictures((640, 360), 150)
-    return frames, face_mask(frames[0])
+    return frames, face_mask((640, 360))
 
 
 def code(encoder: SemanticEncoder, frames: list[Picture], mask: Mask) -> list[EncodeStats]:

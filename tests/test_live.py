@@ -32,9 +32,10 @@ class Masks:
 
     def __init__(self, somebody: bool = True) -> None:
         self.somebody = somebody
+        self.milliseconds = {"flow": 0.4}
 
-    def mask(self, width: int, height: int) -> Mask:
-        mask = np.zeros(grid_shape(width, height), np.bool_)
+    def mask(self, picture: Picture) -> Mask:
+        mask = np.zeros(grid_shape(picture.width, picture.height), np.bool_)
         if self.somebody:
             mask[1:4, 3:6] = True
         return mask
@@ -53,7 +54,7 @@ class Bench:
         self._asked = threading.Semaphore(0)
         self.thread = EncodeThread(
             self.pictures,
-            masks or Masks(),  # type: ignore[arg-type]
+            masks or Masks(),
             self.gate,
             lambda unit, ticks: self.units.append((unit, ticks)),
             lambda: self.congested,
@@ -186,11 +187,12 @@ def test_lines_say_what_was_coded(tmp_path: Path) -> None:
         assert line["keyframe"] == is_keyframe(unit)
         assert line["share"] == pytest.approx(line["face_bits"] / line["bits"], abs=1e-4)
         assert 14 <= line["qp_face"] <= line["qp_background"] <= 51
-        assert set(line["ms"]) == {"plan", "x264", "parse"}
+        assert set(line["ms"]) == {"flow", "plan", "x264", "parse"}
+        assert line["ms"]["flow"] == 0.4
         shape = grid_shape(line["width"], line["height"])
         packed = np.frombuffer(base64.b64decode(line["mask"]), np.uint8)
         mask = np.unpackbits(packed)[: shape[0] * shape[1]].reshape(shape).astype(bool)
-        assert np.array_equal(mask, Masks().mask(*SIZE))
+        assert np.array_equal(mask, Masks().mask(Picture(AstronautClip(SIZE).picture(0), 0, 0)))
     assert [line["dropped"] for line in lines] == [0, 0, 1, 1, 1]
 
 

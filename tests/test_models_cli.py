@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from command import call
 
-from models.contracts import check_file
 from models.registry import WEIGHTS
+from shared.contracts import check_file
 from shared.errors import SemcallError
 
 SMALL = WEIGHTS / "small.onnx"

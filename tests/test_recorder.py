@@ -15,9 +15,9 @@ import av
 import cv2
 import numpy as np
 import pytest
-from skimage.data import astronaut
 
 from receiver.recorder import Recorder
+from shared.astronaut import photograph
 from shared.errors import SemcallError
 from shared.picture import I420, bgr_from_i420, i420_from_bgr, letterboxed
 
@@ -27,10 +27,10 @@ START = 1_700_000_000.25
 # Records until it is stopped; says so once 3 seconds of pictures are encoded.
 ENDLESS = """
 import sys, time
-from skimage.data import astronaut
 from receiver.recorder import Recorder
+from shared.astronaut import photograph
 from shared.picture import i420_from_bgr
-picture = i420_from_bgr(astronaut()[:360, :480, ::-1])
+picture = i420_from_bgr(photograph()[:360, :480])
 with Recorder(sys.argv[1]) as recorder:
     index, told = 0, False
     try:
@@ -49,7 +49,7 @@ print(recorder.error, recorder.written, flush=True)
 
 
 def photo(width: int = 320, height: int = 240, shift: int = 0) -> I420:
-    bgr = np.roll(astronaut()[:384, :, ::-1], shift, axis=1)
+    bgr = np.roll(photograph()[:384], shift, axis=1)
     return i420_from_bgr(cv2.resize(bgr, (width, height), interpolation=cv2.INTER_AREA))
 
 
@@ -177,7 +177,7 @@ def test_survives_a_kill(tmp_path: Path, suffix: str) -> None:
     assert len(frames) >= 58  # 90 were encoded; at most the unfinished second is lost
     times = [float(f.pts * f.time_base) for f in frames]
     assert times == pytest.approx([i / 30 for i in range(len(frames))], abs=1e-3)
-    assert psnr(frames[-1].to_ndarray(), i420_from_bgr(astronaut()[:360, :480, ::-1])) > 30
+    assert psnr(frames[-1].to_ndarray(), i420_from_bgr(photograph()[:360, :480])) > 30
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
@@ -209,7 +209,7 @@ def test_full_disk_ends_the_recording_and_keeps_it(tmp_path: Path) -> None:
     assert path.stat().st_size <= 100_000
     frames = decode(path, cut=True)
     assert 0 < len(frames) <= int(written)
-    assert psnr(frames[-1].to_ndarray(), i420_from_bgr(astronaut()[:360, :480, ::-1])) > 30
+    assert psnr(frames[-1].to_ndarray(), i420_from_bgr(photograph()[:360, :480])) > 30
 
 
 def test_writing_never_waits_for_the_encoder(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from models.registry import find_model, list_models
 from models.training.coding import transcode
 from receiver.restorer import Restorer
-from shared.astronaut import AstronautClip
+from shared.astronaut import AstronautClip, photograph
 from shared.errors import SemcallError
 from shared.grid import grid_shape
 from shared.picture import I420, i420_from_bgr, planes
@@ -41,8 +40,7 @@ def small() -> Restorer:
 
 @pytest.fixture(scope="module")
 def astronaut() -> I420:
-    data = pytest.importorskip("skimage.data")
-    return i420_from_bgr(cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR))
+    return i420_from_bgr(photograph())
 
 
 @pytest.mark.parametrize("model", list_models("restorer"), ids=lambda model: model.name)

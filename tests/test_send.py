@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faces import CARD, BrightParser
+from numpy.typing import NDArray
 
 import sender.app
 from sender.app import SendOptions
 from sender.capture import DemoSource
-from sender.face import LbpFaceDetector
 from sender.live import EncodeOptions
+from sender.parser import FaceOptions
 from shared.errors import SemcallError
 from shared.lines import JsonLines
 from shared.peer import LoopThread
@@ -33,6 +35,7 @@ needs_signals = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signa
         ({"ice_servers": ("stun:127.0.0.1", "nonsense")}, "is no ICE server"),
         ({"to": "nonsense"}, "not an address to call"),
         ({"token": "two words"}, "unusual characters"),
+        ({"face": FaceOptions(Path("gone.onnx"), CARD)}, "cannot be read"),
     ],
 )
 def test_what_can_be_checked_is_checked_before_anything_is_opened(
@@ -114,19 +117,19 @@ def test_statistics_and_face_finder_that_failed_are_told_at_the_end(
         coded.set()
         self._fail(OSError(28, "No space left on device"))
 
-    def fail(*_: object) -> None:
-        raise ValueError("cascade")
+    def fail(_found: object) -> NDArray[np.float32]:
+        raise ValueError("network")
 
     def status(_line: str) -> None:
         assert coded.wait(20)
 
     monkeypatch.setattr(JsonLines, "write", full)
-    monkeypatch.setattr(LbpFaceDetector, "detect", fail)
+    monkeypatch.setattr(FaceOptions, "open", lambda _options: BrightParser({0: fail}))
     said: list[str] = []
     sender.app.send(options(seconds=0.6, encode=EncodeOptions(stats=path)), said.append, status)
     assert link.sent > 0
     assert [line for line in said if str(path) in line and "No space left on device" in line]
-    assert [line for line in said if "face finder" in line and "ValueError: cascade" in line]
+    assert [line for line in said if "face finder" in line and "ValueError: network" in line]
     assert said[-1] == "The call has ended."
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from skimage.data import astronaut
 
 if "QT_QPA_PLATFORM" not in os.environ:
     os.environ["QT_QPA_PLATFORM"] = "offscreen"
@@ -28,6 +27,7 @@ from PySide6.QtCore import Qt
 from receiver.picture import DecodedPicture
 from receiver.view import compose, image_over
 from receiver.window import CallWindow, create_application, let_signals_through
+from shared.astronaut import photograph
 from shared.mailbox import Latest
 from shared.picture import I420, bgr_from_i420, i420_from_bgr
 from shared.stats import Stats
@@ -38,7 +38,7 @@ WAITING = Stats(state="waiting for a caller at http://127.0.0.1:8787/whip")
 
 
 def photo(width: int = 640, height: int = 360) -> I420:
-    return i420_from_bgr(cv2.resize(np.ascontiguousarray(astronaut()[:288, :, ::-1]), (width, height)))
+    return i420_from_bgr(cv2.resize(photograph()[:288], (width, height)))
 
 
 def blurred(i420: I420) -> I420:

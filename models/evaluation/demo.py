@@ -50,6 +50,8 @@ class DemoOptions:
     headless: bool
     size: str
     fps: float | None
+    face: str
+    face_region: str
 
 
 def hold_demo(options: DemoOptions, console: Console) -> bool:
@@ -99,6 +101,7 @@ def _call(options: DemoOptions, work: Path, console: Console) -> None:
     receive += ["--headless"] if options.headless else []
     send = ["send", "--to", f"http://{endpoint}/whip", "--source", options.source, "--size", options.size]
     send += ["--bitrate", options.bitrate, "--sal", str(options.sal), "--seconds", str(options.seconds)]
+    send += ["--face", options.face, "--face-region", options.face_region]
     send += ["--stats", str(work / "sent.jsonl")]
     send += ["--fps", str(options.fps)] if options.fps else []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.contracts import check_parser_card, check_session
 from models.registry import CONTRACTS, save_model
+from shared.contracts import check_parser_card, check_session
 from shared.errors import SemcallError
 from shared.inference import first_line
 

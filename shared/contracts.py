@@ -27,12 +27,13 @@ def check_file(path: Path, kind: str, card: Mapping[str, Any]) -> None:
 def check_session(session: ort.InferenceSession, kind: str, card: Mapping[str, Any], model: str) -> None:
     """Raise SemcallError unless an opened network and its card keep the contract of their kind.
 
-    `model`: what to call it in the sentence. Names, types and shapes of inputs and outputs are compared; a face
-    parser's card must name its classes and regions, and it must parse a small picture.
+    `model`: what to call it in the sentence. Names, types and shapes of inputs and outputs are compared, and it must
+    run on a small picture; a face parser's card must name its classes and regions.
     """
     broken = f"{model} does not keep the {kind} contract"
     if kind == "restorer":
         check_tensors(session, broken, {"y": _LUMA, "uv": _CHROMA, "qp": _LUMA}, {"y_out": _LUMA, "uv_out": _CHROMA})
+        _try_restorer(session, broken)
     elif kind == "face-parser":
         check_parser_card(card, model)
         logits: Tensor = "float", (1, len(card["classes"]), None, None)
@@ -62,6 +63,21 @@ def check_parser_card(card: Mapping[str, Any], model: str) -> None:
         problem = "`input` needs whole numbers `pixels` (1024 to 16777216) and `multiple` (1 to 256)"
     if problem:
         raise SemcallError(f"{model} does not keep the face-parser contract: on its card, {problem}.")
+
+
+def _try_restorer(session: ort.InferenceSession, broken: str) -> None:
+    width, height = 48, 32
+    grey = {
+        "y": np.full((1, 1, height, width), 128, np.uint8),
+        "uv": np.full((1, 2, height // 2, width // 2), 128, np.uint8),
+        "qp": np.full((1, 1, height // 16, width // 16), 30, np.uint8),
+    }
+    try:
+        shapes = [value.shape for value in session.run(["y_out", "uv_out"], grey)]
+        if shapes != [grey["y"].shape, grey["uv"].shape]:
+            raise ValueError(f"its outputs are {shapes[0]} and {shapes[1]}")
+    except Exception as error:  # the runtime's exceptions have no common base
+        raise SemcallError(f"{broken}: it fails on a {width}x{height} picture ({first_line(error)})") from error
 
 
 def _try_parser(session: ort.InferenceSession, card: Mapping[str, Any], broken: str) -> None:
