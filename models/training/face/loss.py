@@ -42,7 +42,7 @@ def parsing_loss(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
     """Cross-entropy plus soft Dice over the batch and per picture, weighted by knowledge; clear pixels count more."""
     pictures, answers, known = batch
     inputs = pictures.float().contiguous(memory_format=torch.channels_last)
-    logits = questions(net(inputs))
+    logits = questions(net(inputs).float())
     weight = ((2 * answers - 1).abs() * 0.85 + 0.15) * (known > 0.9) * (1 + 1.5 * answers)
     entropy = F.binary_cross_entropy_with_logits(logits, answers, reduction="none")
     said = torch.sigmoid(logits)

@@ -10,25 +10,27 @@ class FaceRecipe:
     """`width`, `context`: of the parser (FaceParser); `teacher_width`: of the crop-level teacher, context 6.
 
     `steps`, `teacher_steps`: of optimisation, `batch` samples each; `rate`, `teacher_rate`: AdamW's highest learning
-    rate, on a cosine after a short rise; `ema`: decay of the averaged weights that are kept; `threads`: of PyTorch;
+    rate, on a cosine after a short rise; `ema`: decay of the averaged weights that are kept; `bf16`: the parser is
+    trained in bfloat16 where that is safe, a third faster on processors that have it; `threads`: of PyTorch;
     `workers`: processes that make samples; `frames`: of each person in the clips; `clips`: use only so many clips
     (0: all); `pictures_every`: steps between contact sheets; `checkpoint_every`: between checkpoints.
     """
 
     name: str = "face"
     seed: int = 1
-    width: int = 12
+    width: int = 16
     context: int = 12
-    teacher_width: int = 12
-    steps: int = 12000
-    teacher_steps: int = 1800
+    teacher_width: int = 16
+    steps: int = 18000
+    teacher_steps: int = 6000
     batch: int = 16
     rate: float = 4e-3
     teacher_rate: float = 4e-3
-    ema: float = 0.997
+    ema: float = 0.998
+    bf16: bool = True
     threads: int = 1
     workers: int = 1
-    frames: int = 12
+    frames: int = 14
     clips: int = 0
     pictures_every: int = 1000
     checkpoint_every: int = 250

@@ -20,7 +20,9 @@ SHAPES = ((320, 180), (320, 180), (320, 180), (320, 180), (180, 320), (240, 240)
 """Widths and heights of batches in turn: landscape, portrait, square, about 57600 pixels each."""
 SMALLEST, LARGEST = 5.5, 110.0
 """Heights of faces, pixels: 3% to 60% of a landscape picture's."""
-_CLIPS, _STILLS, _PASTED = 0.40, 0.62, 0.87  # cumulative; the rest shows nobody
+_ACROSS_A_ROOM = 8.0, 40.0
+_CLIPS, _STILLS, _PASTED = 0.36, 0.54, 0.86  # cumulative; the rest shows nobody
+_DRESSED = 0.65  # of pasted heads: with shoulders below, so that a neck is seen and not presumed
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class Scenes:
             tone = head.picture[head.face > 0].mean(0).astype(np.float32)
             sample.picture = with_skin_coloured_things(sample.picture, tone, chance)
         matrix = paste_matrix(head, _face_height(chance), size, chance)
-        paste(sample, head, matrix, background(self._photographs, size, chance), chance)
+        paste(sample, head, matrix, background(self._photographs, size, chance), chance, _DRESSED)
 
     def _nobody(self, size: tuple[int, int], chance: Chance) -> Sample:
         if chance.random() < 0.4:
@@ -171,7 +173,9 @@ def paste_matrix(head: Head, height: float, size: tuple[int, int], chance: Chanc
 
 
 def _face_height(chance: Chance) -> float:
-    return float(np.exp(chance.uniform(np.log(SMALLEST), np.log(LARGEST))))
+    """Every scale alike, and those of somebody in a room twice: small faces are the hard ones."""
+    smallest, largest = (SMALLEST, LARGEST) if chance.random() < 0.5 else _ACROSS_A_ROOM
+    return float(np.exp(chance.uniform(np.log(smallest), np.log(largest))))
 
 
 def _view(levels: _Levels, size: tuple[int, int], chance: Chance) -> Affine:
@@ -189,7 +193,7 @@ def _view(levels: _Levels, size: tuple[int, int], chance: Chance) -> Affine:
         middle = float(np.clip(y + 0.6 * h, height / 2 / scale, rows - height / 2 / scale))
         centre, at = (columns / 2, middle), (width / 2, height / 2)
     else:
-        scale = min(float(np.exp(chance.uniform(np.log(8), np.log(LARGEST)))) / h, 3.0)
+        scale = min(max(8.0, _face_height(chance)) / h, 3.0)
         half = scale * h / 2
         centre = x + w / 2, y + h / 2
         at = (

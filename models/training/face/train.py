@@ -62,7 +62,7 @@ def parser_fit(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> F
 
     return Fit(
         "parser", net, out, asdict(recipe), scenes.batch, parsing_loss, steps=recipe.steps, rate=recipe.rate,
-        ema=recipe.ema, workers=recipe.workers, checkpoint_every=recipe.checkpoint_every, show=show,
+        ema=recipe.ema, bf16=recipe.bf16, workers=recipe.workers, checkpoint_every=recipe.checkpoint_every, show=show,
         show_every=recipe.pictures_every,
     )  # fmt: skip
 
