@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from models.training.face.augment import Chance, background, blurred, degraded, with_skin_coloured_things
+from models.training.face.cutouts import cut_out
 from models.training.face.labels import Labelled
 from models.training.face.loss import tensors
 from models.training.face.materials import Head, Plane
@@ -46,6 +47,7 @@ class Scenes:
             some[one.person.identity].append(_levels(one))
         self._frontal = [head for head in heads if head.name.startswith("frontal")] or heads
         self._turned = [head for head in heads if not head.name.startswith("frontal")] or heads
+        self._cut_outs = [head for head in map(cut_out, labelled) if head is not None]
         self._photographs, self._seed, self._batch = photographs, seed, batch
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
@@ -126,8 +128,11 @@ class Scenes:
         return sample
 
     def _paste_somebody(self, sample: Sample, size: tuple[int, int], chance: Chance) -> None:
-        some = self._frontal if chance.random() < 0.45 else self._turned
-        head = with_longer_neck(some[chance.integers(len(some))], chance)
+        kind = chance.random()
+        some = self._cut_outs if kind < 0.4 and self._cut_outs else self._frontal if kind < 0.65 else self._turned
+        head = some[chance.integers(len(some))]
+        if some is not self._cut_outs:
+            head = with_longer_neck(head, chance)
         if chance.random() < 0.3:
             tone = head.picture[head.face > 0].mean(0).astype(np.float32)
             sample.picture = with_skin_coloured_things(sample.picture, tone, chance)
