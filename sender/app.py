@@ -138,9 +138,13 @@ class _Call:
         encode.start()
         capture.start()
         end = float("inf") if self._options.seconds is None else time.monotonic() + self._options.seconds
+        told = False
         try:
             while not self._over.wait(min(0.5, max(end - time.monotonic(), 0.0))):
                 status(encode.line())
+                if segmenter.error is not None and not told:
+                    told = True
+                    say(f"The face finder failed ({_named(segmenter.error)}): from now on all is background.")
                 if time.monotonic() >= end or encode.error is not None:
                     break
         finally:
@@ -152,8 +156,8 @@ class _Call:
             if encode.log_error is not None:
                 reason = encode.log_error.strerror or encode.log_error
                 say(f"The statistics in {self._options.encode.stats} break off ({reason}).")
-            if segmenter.error is not None:
-                say(f"The face finder failed ({_named(segmenter.error)}): since then all was coded as background.")
+            if segmenter.error is not None and not told:
+                say(f"The face finder failed ({_named(segmenter.error)}): since then all was background.")
         failure = capture.error or encode.error
         if isinstance(failure, SemcallError):
             raise failure

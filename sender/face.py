@@ -27,7 +27,7 @@ EVERY = 4
 _SELDOM = 30  # ...and where it does not: about once a second, lest who enters waits longer
 _BUSY = 0.5  # part of its time that the network's thread may be busy
 _RECENT = 0.3  # weight of the newest value in moving means
-_SHORT, _LONG = 1 / 240, 0.1  # seconds between pictures that count: a source that pauses says nothing about the load
+_SHORT, _LONG = 1 / 240, 0.1  # seconds between pictures that count: a source that pauses says nothing of its rate
 _COVERED = 0.5  # part of a macroblock inside the mask from which on it is coded as face
 _PATIENCE = 0.025  # seconds that a picture waits for the parser where nothing is known of its scene
 
@@ -96,6 +96,7 @@ class FaceSegmenter:
         self._jobs: Latest[_Job] = Latest()
         self._parses: Latest[_Parse] = Latest()
         self._asked = self._heard = 0  # numbers of the newest job and of the newest parse
+        self._since = 0  # pictures since the newest job
         self.milliseconds: dict[str, float] = {}
         self.error: Exception | None = None
         self._thread: threading.Thread | None = None
@@ -112,18 +113,20 @@ class FaceSegmenter:
         self._pace.picture(picture.ticks)
         self._listen(0.0)
         lost = view.tracker.lost
+        self._since += 1
         # What is being parsed is waited for, unless it belongs to another scene.
-        if (lost and not view.tracker.marked) or (self._heard == self._asked and view.due(self._pace.every)):
-            self._asked += 1
+        wanted = (lost and not view.tracker.marked) or (self._heard == self._asked and view.due(self._pace.every))
+        if wanted and self._since >= self._pace.least:
+            self._asked, self._since = self._asked + 1, 0
             self._jobs.put(_Job(picture.i420, view.mark(), self._asked))
             if lost and self._pace.seconds < _PATIENCE:  # else in vain
                 self._listen(_PATIENCE)
         return view.mask if self.error is None else _nobody(picture)
 
     def close(self) -> None:
-        """End the thread."""
-        self._jobs.close()
-        if self._thread is not None:
+        """End the thread; a network that hangs is given two seconds, once."""
+        if self._thread is not None and not self._jobs.closed:
+            self._jobs.close()
             self._thread.join(timeout=2)
 
     def _listen(self, seconds: float) -> None:
@@ -179,9 +182,14 @@ class Pace:
     @property
     def every(self) -> int:
         """Pictures from one look to the next."""
+        return max(EVERY, self.least)
+
+    @property
+    def least(self) -> int:
+        """Pictures from one look to the next even where one is wanted at once; 0 while that is not known."""
         if not self._interval:
-            return EVERY
-        return min(_SELDOM, max(EVERY, math.ceil(self.seconds / (_BUSY * self._interval))))
+            return 0
+        return min(_SELDOM, math.ceil(self.seconds / (_BUSY * self._interval)))
 
     def network(self, seconds: float) -> None:
         """A look took so long."""
@@ -189,8 +197,9 @@ class Pace:
 
     def picture(self, ticks: int) -> None:
         """A picture came, taken at `ticks` (90 kHz)."""
-        if self._last is not None:
-            interval = min(_LONG, max(_SHORT, (ticks - self._last) / CLOCK_RATE))
+        interval = _LONG if self._last is None else (ticks - self._last) / CLOCK_RATE
+        if interval < _LONG:
+            interval = max(_SHORT, interval)
             self._interval += (_RECENT if self._interval else 1.0) * (interval - self._interval)
         self._last = ticks
 

@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 
 from shared.grid import MACROBLOCK, grid_shape
 
+_SHORTEST = 32  # samples; the optical flow cannot do with fewer than 28
+
 
 def small_size(width: int, height: int, pixels: int = 57_600, multiple: int = 4) -> tuple[int, int]:
-    """Width and height of about `pixels` samples, aspect kept, both multiples of `multiple`.
+    """Width and height of about `pixels` samples, aspect kept, both multiples of `multiple` and 32 at least.
 
-    1280x720 gives 320x180. Small pictures are enlarged.
+    1280x720 gives 320x180. Small pictures are enlarged; very long ones are widened.
     """
     scale = math.sqrt(pixels / (width * height)) / multiple
-    return max(1, round(width * scale)) * multiple, max(1, round(height * scale)) * multiple
+    least = -(-_SHORTEST // multiple)
+    return max(least, round(width * scale)) * multiple, max(least, round(height * scale)) * multiple
 
 
 def shrunk(plane: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

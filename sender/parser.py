@@ -82,7 +82,7 @@ class FaceParser:
     def probabilities(self, i420: I420) -> NDArray[np.float32]:
         """How likely each spot shows the region, 0..1: float32 [h', w'], equal cells over the whole picture.
 
-        `i420`: uint8 [H * 3 / 2, W]. Raises SemcallError when the network fails.
+        `i420`: uint8 [H * 3 / 2, W]. Raises SemcallError when the network fails or gives NaN or infinity.
         """
         start = time.perf_counter()
         luma, chroma = planes(i420)
@@ -93,6 +93,10 @@ class FaceParser:
             raise SemcallError(f"The face parser {self.name} failed: {first_line(error)}") from error
         odds = np.exp(logits - logits.max(axis=0))
         found: NDArray[np.float32] = odds[self._wanted].sum(axis=0) / odds.sum(axis=0)
+        if not np.isfinite(found).all():  # a mask would never get rid of it
+            raise SemcallError(
+                f"The face parser {self.name} gives numbers that are none; check it with another file."
+            )
         self.last_ms = (time.perf_counter() - start) * 1e3
         return found
 

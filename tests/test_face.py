@@ -160,6 +160,22 @@ def test_the_mask_moves_with_the_face_between_looks(step: float) -> None:
         assert abs(lag) < 1
 
 
+def test_a_cut_in_the_dark_is_a_cut_and_noise_there_is_none() -> None:
+    def dark(place: int, seed: int) -> NDArray[np.uint8]:
+        luma = shrunk(planes(scene(ONE, place=place))[0], (320, 180)).astype(np.float32)
+        noise = np.random.default_rng(seed).normal(0, 4, luma.shape)
+        return np.clip(16 + 0.15 * (luma - 16) + noise, 0, 255).astype(np.uint8)
+
+    tracker = MaskTracker()
+    tracker.advance(dark(0, 0))
+    tracker.observe(np.zeros((45, 80), np.float32), tracker.mark())
+    for seed in range(1, 6):
+        tracker.advance(dark(0, seed))
+        assert not tracker.lost
+    tracker.advance(dark(1, 6))
+    assert tracker.lost
+
+
 def test_the_same_twice() -> None:
     pictures = [i420 for i420, _ in moving(5, 16)]
     for one, other in zip(masks(BrightParser(), pictures), masks(BrightParser(), pictures), strict=True):
@@ -174,7 +190,9 @@ def test_slow_motion_adds_up() -> None:
     assert overlap(found[0], squares(shots[-1][1])) < 0.65
 
 
-@pytest.mark.parametrize("size", [(1920, 1080), (720, 1280), (362, 402), (160, 96), (16, 16), (2, 2), (320, 16)])
+@pytest.mark.parametrize(
+    "size", [(1920, 1080), (720, 1280), (362, 402), (160, 96), (16, 16), (2, 2), (320, 16), (1280, 16)]
+)
 def test_any_size(size: tuple[int, int]) -> None:
     segmenter = SteadySegmenter(BrightParser())
     for place in (0, 0, 1):
@@ -398,9 +416,26 @@ def test_the_pace_follows_the_rate_of_the_pictures() -> None:
     for n in range(40):
         pace.picture(60_000 + n * 6000)
     assert pace.every == 4  # 15 fps: 200 ms are 3 pictures
-    for n in range(3):
-        pace.picture(400_000 + n * 90_000)  # the source pauses
-    assert pace.every == 4
+
+
+def test_pauses_of_the_source_leave_the_pace_alone() -> None:
+    pace = Pace()
+    pace.network(0.2)
+    for n in range(40):
+        pace.picture(n * 3000)
+    assert pace.every == pace.least == 12
+    for n in range(10):
+        pace.picture(400_000 + n * 90_000)
+    assert pace.every == 12
+
+
+def test_a_fast_network_may_look_at_once_and_a_slow_one_keeps_its_pace() -> None:
+    pace = Pace()
+    assert pace.least == 0  # before anything is known
+    for n in range(10):
+        pace.picture(n * 3000)
+    pace.network(0.003)
+    assert pace.least == 1
 
 
 # The parser that ships

@@ -9,13 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from command import call
 
 from models.registry import find_model
 from sender.parser import FaceParser as Runner
 from shared.astronaut import photograph
 from shared.errors import SemcallError
 from shared.picture import i420_from_bgr
-from tests.command import call
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("onnx", reason="needs the train extra")
@@ -205,10 +205,12 @@ def test_labels_are_kept_where_teacher_and_detector_agree(tmp_path: Path) -> Non
     assert kept[0].face[119, 223] > 250
     assert kept[0].face[300, 223] == 0
     assert labels.label(Told(shift=20), people, QUIET) == []
-    labels.write_labels(kept, tmp_path / "labels")
-    (again,) = labels.read_labels(people, tmp_path / "labels") or []
+    labels.write_labels(kept, tmp_path / "labels", {"seed": 1})
+    (again,) = labels.read_labels(people, tmp_path / "labels", {"seed": 1}) or []
     assert np.array_equal(again.face, kept[0].face)
-    assert labels.read_labels(people, tmp_path / "other") is None
+    assert labels.read_labels(people, tmp_path / "other", {}) is None
+    with pytest.raises(SemcallError, match="belong to another recipe"):
+        labels.read_labels(people, tmp_path / "labels", {"seed": 2})
 
 
 def test_uncertain_faces_are_left_unknown() -> None:
@@ -295,6 +297,33 @@ def test_a_short_overfit_finds_the_face_and_exports_it(tmp_path: Path) -> None:
     assert card["regions"] == {"face": ["face"], "face+hair": ["face", "hair"]}
     assert card["training"]["recipe"] == asdict(FaceRecipe(name="tiny", steps=90))
     assert "FASSEG" in card["licence"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("steps = 'x'", "steps = 'x' is no whole number"),
+        ("batch = 0", "batch = 0 is out of range"),
+        ("rate = 'fast'", "rate = 'fast' is no number"),
+        ("rate = nan", "rate = nan is out of range"),
+        ("frames = -1", "frames = -1 is out of range"),
+        ("bf16 = 1", "bf16 = 1 is no true or false"),
+        ("threads = true", "threads = True is no whole number"),
+        ("colour = 1", "has unknown entries: colour"),
+        ("\xe9 = 1", "cannot be read"),
+    ],
+)
+def test_recipes_out_of_range_are_refused(tmp_path: Path, entry: str, said: str) -> None:
+    path = tmp_path / "odd.toml"
+    path.write_bytes(entry.encode("latin-1"))
+    with pytest.raises(SemcallError, match=said):
+        read_recipe(path, FaceRecipe)
+
+
+def test_a_run_needs_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    (tmp_path / "run").write_text("in the way")
+    assert call(monkeypatch, "train", "face", ROOT / "configs" / "face.toml", "--out", tmp_path / "run") == 2
+    assert "choose another --out." in capsys.readouterr().err
 
 
 def test_recipes_in_the_repository_are_valid() -> None:

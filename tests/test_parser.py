@@ -39,7 +39,7 @@ def bright(tmp_path: Path) -> FaceOptions:
         ((700, 700), (240, 240)),
         ((160, 96), (308, 184)),
         ((2, 2), (240, 240)),
-        ((4096, 16), (3840, 16)),
+        ((4096, 16), (3840, 32)),
     ],
 )
 def test_what_the_network_sees(picture: tuple[int, int], small: tuple[int, int]) -> None:
@@ -274,3 +274,13 @@ def test_the_command_line_says_it_in_one_sentence(
         assert call(monkeypatch, *arguments, "--face", bright.model) == 2
         assert "no card" in capfd.readouterr().err
     assert call(monkeypatch, *arguments, "--face-region", "nose") == 2
+
+
+def test_numbers_that_are_none_are_an_error_and_no_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = bright_model(tmp_path).open()
+    assert parser is not None
+    logits = np.zeros((3, 45, 80), np.float32)
+    logits[1, 3, 4] = np.nan
+    monkeypatch.setattr("sender.parser._run", lambda _session, _rgb: logits)
+    with pytest.raises(SemcallError, match="gives numbers that are none"):
+        parser.probabilities(scene())

@@ -21,7 +21,7 @@ class Candidate:
 
     name: str
     open: Callable[[], Segmenter]
-    parser: FaceParser | None = None
+    path: Path = Path()
     judged: bool = True
 
 
@@ -29,7 +29,7 @@ def shipped(name: str = "face") -> Candidate:
     """A parser by name or file."""
     model = find_model(name, KIND)
     parser = FaceParser(model.path, model.card)
-    return Candidate(model.name, lambda: SteadySegmenter(parser), parser)
+    return Candidate(model.name, lambda: SteadySegmenter(parser), model.path)
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def bisenet() -> Iterator[Candidate]:
     with tempfile.TemporaryDirectory() as folder:
         path = write_parser(BiSeNet(), "bisenet", Path(folder), CLASSES, REGIONS, INPUT_PIXELS, INPUT_MULTIPLE, {})
         parser = FaceParser(path, read_card(path.with_suffix(".json"), required=True))
-        yield Candidate("bisenet, random weights", lambda: SteadySegmenter(parser), parser, judged=False)
+        yield Candidate("bisenet, random weights", lambda: SteadySegmenter(parser), path, judged=False)
 
 
 def cascade() -> Candidate | None:

@@ -180,9 +180,9 @@ class Fit:
             if same:
                 self.net.load_state_dict(state["net"])
                 self._optimiser.load_state_dict(state["optimiser"])
+                self.ema, self.step = state["ema"], int(state["step"])
+                self.seconds, self.smooth = float(state["seconds"]), float(state["smooth"])
         except Exception as error:  # torch raises many kinds
             raise SemcallError(f"The checkpoint {self.checkpoint} cannot be read: {error}.") from error
         if not same:
             raise SemcallError(f"{self.checkpoint} belongs to another recipe; use another output directory.")
-        self.ema, self.step = state["ema"], state["step"]
-        self.seconds, self.smooth = state["seconds"], state["smooth"]

@@ -16,6 +16,7 @@ from models.training.face.loss import STRIDE
 from models.training.face.materials import Person
 from models.training.face.photographs import Image
 from models.training.face.teacher import MARGIN, SIDE, back, look
+from shared.errors import SemcallError
 
 _SURE, _SMALLEST = 0.75, 20
 """Boxes that are labelled: least score, least height in pixels; the others are left unknown."""
@@ -44,25 +45,34 @@ def label(net: nn.Module, people: list[Person], console: Console) -> list[Labell
     return labelled
 
 
-def write_labels(labelled: list[Labelled], folder: Path) -> None:
-    """Keep labels in `folder`, a three-channel PNG each (face, head, unknown), with an index that is written last."""
+def write_labels(labelled: list[Labelled], folder: Path, about: dict[str, object]) -> None:
+    """Keep labels in `folder`, a three-channel PNG each (face, head, unknown), with an index that is written last.
+
+    `about`: what they depend on.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for one in labelled:
         cv2.imwrite(str(folder / f"{one.person.name}.png"), np.dstack([one.face, one.head, one.unknown]))
     index = folder / "index.json"
     part = index.with_suffix(".part")
-    part.write_text(json.dumps([one.person.name for one in labelled]))
+    part.write_text(json.dumps({"about": about, "names": [one.person.name for one in labelled]}))
     part.rename(index)
 
 
-def read_labels(people: list[Person], folder: Path) -> list[Labelled] | None:
-    """What `write_labels` kept for `people`; None where it did not finish."""
+def read_labels(people: list[Person], folder: Path, about: dict[str, object]) -> list[Labelled] | None:
+    """What `write_labels` kept for `people`; None where it did not finish.
+
+    Raises SemcallError for labels that depend on something else than `about` says.
+    """
     index = folder / "index.json"
     if not index.exists():
         return None
     by_name = {person.name: person for person in people}
+    kept = json.loads(index.read_text())
+    if kept["about"] != about:
+        raise SemcallError(f"The labels in {folder} belong to another recipe; use another output directory.")
     labelled = []
-    for name in json.loads(index.read_text()):
+    for name in kept["names"]:
         planes = cv2.imread(str(folder / f"{name}.png"), cv2.IMREAD_COLOR)
         if planes is not None and name in by_name:
             face, head, unknown = (np.ascontiguousarray(planes[..., n], np.uint8) for n in range(3))

@@ -70,9 +70,10 @@ def read_heads(data: Path, split: str) -> list[Head]:
 def prepare_people(data: Path, folder: Path, frames: int, limit: int | None = None) -> list[Person]:
     """Frames of the permissive training clips (`frames` of each person) and portraits under MIT or Apache-2.0.
 
-    Written to `folder` once, as PNG with an index; later calls read them. `limit`: use only so many clips.
+    Written to `folder` once, as PNG with an index; later calls read them. `limit`: use only so many clips. Raises
+    SemcallError without data, and where `folder` was made with other numbers.
     """
-    index = folder / "index.json"
+    index, about = folder / "index.json", {"frames": frames, "limit": limit}
     if not index.exists():
         folder.mkdir(parents=True, exist_ok=True)
         detector = ReferenceDetector(data / "weights" / FILE)
@@ -82,8 +83,11 @@ def prepare_people(data: Path, folder: Path, frames: int, limit: int | None = No
             boxes = detector.find(picture)
             entries.append({"name": name, "identity": identity, "still": still, "boxes": boxes.tolist()})
         part = index.with_suffix(".part")
-        part.write_text(json.dumps(entries))
+        part.write_text(json.dumps({"about": about, "people": entries}))
         part.rename(index)
+    kept = json.loads(index.read_text())
+    if kept["about"] != about:
+        raise SemcallError(f"The pictures in {folder} belong to another recipe; use another output directory.")
     return [
         Person(
             entry["name"],
@@ -92,7 +96,7 @@ def prepare_people(data: Path, folder: Path, frames: int, limit: int | None = No
             read_picture(folder / f"{entry['name']}.png"),
             np.array(entry["boxes"], np.float32).reshape(-1, 15),
         )
-        for entry in json.loads(index.read_text())
+        for entry in kept["people"]
     ]
 
 

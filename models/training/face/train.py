@@ -22,6 +22,7 @@ from models.training.face.scenes import SHAPES, Scenes
 from models.training.face.teacher import TeacherSamples
 from models.training.fit import Fit
 from models.training.recipe import read_recipe
+from shared.errors import SemcallError
 
 TEACHER_CONTEXT = 6
 TEACHER_INPUTS = 4
@@ -32,10 +33,15 @@ def train_face(config: Path, data: Path, out: Path, minutes: float | None = None
     """Train what `config` describes on `data` and write the model and its card to `out`; returns the .onnx file.
 
     `data`: directory with clips/, images/, faceparts/ and weights/ (the detector that places crops). `minutes`: stop
-    the parser's training cleanly after so many; it then goes on from its checkpoint at the next call, and nothing is
-    exported yet (None). Raises SemcallError for missing or unreadable data, recipes and checkpoints.
+    cleanly after so many of the parser's training (what comes before it is not counted); it then goes on from its
+    checkpoint at the next call, and nothing is exported yet (None). Raises SemcallError for missing or unreadable
+    data, recipes and checkpoints, and where `out` cannot be written.
     """
     recipe = read_recipe(config, FaceRecipe)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SemcallError(f"Cannot write to {out} ({error.strerror or error}); choose another --out.") from error
     console = Console()
     fit = parser_fit(recipe, data, out, console)
     if not fit.run(console, minutes):
@@ -61,7 +67,7 @@ def parser_fit(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> F
         _picture(averaged, watched, out / f"parser-{step:06}.jpg")
 
     return Fit(
-        "parser", net, out, asdict(recipe), scenes.batch, parsing_loss, steps=recipe.steps, rate=recipe.rate,
+        "parser", net, out, _binding(recipe), scenes.batch, parsing_loss, steps=recipe.steps, rate=recipe.rate,
         ema=recipe.ema, bf16=recipe.bf16, workers=recipe.workers, checkpoint_every=recipe.checkpoint_every, show=show,
         show_every=recipe.pictures_every,
     )  # fmt: skip
@@ -74,21 +80,38 @@ def train_teacher(recipe: FaceRecipe, data: Path, out: Path, console: Console) -
     samples = TeacherSamples(read_heads(data, "train"), people, photographs, recipe.seed, recipe.batch)
     torch.manual_seed(recipe.seed)
     net = FaceParser(recipe.teacher_width, TEACHER_CONTEXT, TEACHER_INPUTS)
-    about = {key: value for key, value in asdict(recipe).items() if key not in ("steps", "rate", "width", "context")}
     fit = Fit(
-        "teacher", net, out, about, samples.batch, parsing_loss, steps=recipe.teacher_steps, rate=recipe.teacher_rate,
+        "teacher", net, out, _binding_teacher(recipe), samples.batch, parsing_loss, steps=recipe.teacher_steps,
+        rate=recipe.teacher_rate,
         ema=recipe.ema, workers=recipe.workers, checkpoint_every=recipe.checkpoint_every,
     )  # fmt: skip
     fit.run(console)
     return fit.averaged()
 
 
+def _binding(recipe: FaceRecipe) -> dict[str, object]:
+    """What a run may not change and go on: all that its result depends on."""
+    free = ("name", "threads", "workers", "checkpoint_every", "pictures_every")
+    return {name: value for name, value in asdict(recipe).items() if name not in free}
+
+
+def _binding_teacher(recipe: FaceRecipe) -> dict[str, object]:
+    """The same for the teacher and its labels."""
+    parsers = ("steps", "rate", "width", "context", "bf16")
+    return {name: value for name, value in _binding(recipe).items() if name not in parsers}
+
+
 def _labelled(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> list[Labelled]:
     people = prepare_people(data, out / "people", recipe.frames, recipe.clips or None)
-    done = read_labels(people, out / "labels")
+    about = _binding_teacher(recipe)
+    done = read_labels(people, out / "labels", about)
     if done is None:
-        write_labels(label(train_teacher(recipe, data, out, console), people, console), out / "labels")
-        done = read_labels(people, out / "labels") or []
+        done = label(train_teacher(recipe, data, out, console), people, console)
+        if not done:
+            raise SemcallError(
+                "The teacher agrees with the detector on no picture: train it for more `teacher_steps`."
+            )
+        write_labels(done, out / "labels", about)
         sheet(done, out / "labels.jpg")
     return done
 
