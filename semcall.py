@@ -5,6 +5,7 @@ One thin file: each command imports its part only when it is asked for.
 
 from __future__ import annotations
 
+import io
 import re
 import secrets
 import sys
@@ -15,6 +16,7 @@ import typer
 from rich.console import Console
 
 from shared.errors import SemcallError
+from shared.stdout import printing
 
 if TYPE_CHECKING:
     from sender.parser import FaceOptions
@@ -97,10 +99,13 @@ def _seconds(option: str, seconds: float | None) -> float | None:
 def _face(name: str, region: str) -> FaceOptions:
     from models.registry import find_model
     from sender.parser import FaceOptions
+    from shared.contracts import REGIONS, check_choice, check_region
 
     if name == "off":
+        check_region(region, REGIONS, "This release")
         return FaceOptions()
     model = find_model(name, "face-parser")
+    check_choice(model.path, model.card, region)
     return FaceOptions(model.path, model.card, region)
 
 
@@ -312,10 +317,11 @@ def inspect(
 
     report = inspect_file(file, _range(frames))
     maps = [] if png is None else draw_maps(file, png, report, every=frames is not None)
-    if json:
-        print(report.as_json())
-        return
-    print_report(report, console)
+    with printing():
+        if json:
+            print(report.as_json())
+            return
+        print_report(report, console)
     if png is not None:
         _say(f"{len(maps)} heat maps are in {png}.")
 
@@ -395,7 +401,7 @@ def models_list(
     json: Annotated[bool, typer.Option("--json", help="A JSON list instead of the table.")] = False,
 ) -> None:
     """Show the networks that come with semcall and yours."""
-    from models.catalogue import print_list
+    from models.listing import print_list
 
     print_list(console, json)
 
@@ -406,7 +412,8 @@ def models_info(
     json: Annotated[bool, typer.Option("--json", help="The card as it is.")] = False,
 ) -> None:
     """Show a network's card: data, licence, metrics, the command that made it."""
-    from models.catalogue import named, print_info
+    from models.catalogue import named
+    from models.listing import print_info
 
     print_info(console, named(name), json)
 
@@ -419,8 +426,9 @@ def models_verify(
     from models.catalogue import check
 
     checks = check(names or [])
-    for found in checks:
-        _say(f"{found.name}: {found.problem or 'ok'}")
+    with printing():
+        for found in checks:
+            _say(f"{found.name}: {found.problem or 'ok'}")
     failed = [found.name for found in checks if found.problem]
     if failed:
         raise SemcallError(
@@ -492,6 +500,8 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Entry point: SemcallError becomes one sentence on stderr and exit code 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text, nor each terminal know all signs
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="semcall")  # also as python -m semcall
     except SemcallError as error:

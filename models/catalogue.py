@@ -1,24 +1,19 @@
-"""The models a user has: what is shipped, what was added; adding, removing and checking them (`semcall models`)."""
+"""Adding, removing and checking the models a user has (`semcall models`)."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from models.registry import (
     BISENET,
     CONTRACTS,
     Model,
     check_kind,
+    check_name,
+    kind_of,
     list_models,
     read_card,
     save_model,
@@ -27,8 +22,6 @@ from models.registry import (
 )
 from shared.contracts import check_file
 from shared.errors import SemcallError
-
-_MANY = 8  # names of which only the count is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +61,9 @@ def check(names: list[str]) -> list[Check]:
 def add_file(path: Path, force: bool) -> Model:
     """Copy an .onnx file, with the card next to it, among the user's models; returns the copy.
 
-    Raises SemcallError, and changes nothing, for a file without a card, one that is not what its card says or does
-    not keep its contract, and a name that is shipped or, without `force`, there already.
+    It is called what its card says, else as the file. Raises SemcallError, and changes nothing, for a file without a
+    card, one that is not what its card says or does not keep its contract, and a name that no model can have, is
+    shipped or, without `force`, there already.
     """
     if path.suffix != ".onnx":
         raise SemcallError(
@@ -78,8 +72,11 @@ def add_file(path: Path, force: bool) -> Model:
     card = read_card(path.with_suffix(".json"), required=False)
     if path.exists() and not card:
         raise SemcallError(f"{path} has no card; put {path.with_suffix('.json').name} next to it.")
-    model = Model(str(card.get("name", path.stem)), path, card)
+    model = Model(check_name(card.get("name", path.stem)), path, card)
     content = _check(model)
+    # Any face parser may take the place of the converted one; another kind would only bar the way.
+    if model.name == BISENET:
+        check_kind(model, "face-parser")
     _require_free(model.name, force)
     card = {**card, "name": model.name}
     return Model(model.name, save_model(user_models(), content, card), card)
@@ -138,105 +135,20 @@ def remove(name: str) -> Path:
     return model.path
 
 
-def summary(model: Model) -> dict[str, Any]:
-    """What the list shows of a model; `bytes` and `parameters` are None where the card has none."""
-    return {
-        "name": model.name,
-        "kind": model.card.get("kind"),
-        "bytes": model.card.get("bytes"),
-        "parameters": model.card.get("parameters"),
-        "licence": model.card.get("licence"),
-        "from": "shipped" if model.shipped else "yours",
-        "path": str(model.path),
-    }
-
-
-def print_list(console: Console, as_json: bool) -> None:
-    """All models as a table, or as a JSON list of what `summary` says."""
-    rows = [summary(model) for model in list_models()]
-    if as_json:
-        print(json.dumps(rows, ensure_ascii=False))
-        return
-    table = Table(box=None, header_style="bold")
-    for column in ("name", "kind", "size", "parameters", "licence", "from"):
-        table.add_column(column, justify="right" if column in ("size", "parameters") else "left")
-    for row in rows:
-        numbers = _size(row["bytes"]), _count(row["parameters"])
-        table.add_row(*map(str, (row["name"], row["kind"], *numbers, row["licence"], row["from"])))
-    console.print(table, highlight=False, markup=False)
-
-
-def print_info(console: Console, model: Model, as_json: bool) -> None:
-    """A model's card, to be read, or as it is."""
-    if as_json:
-        print(json.dumps(dict(model.card), indent=2, ensure_ascii=False))
-        return
-    table = Table(box=None, show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("path", str(model.path))
-    for key, value in model.card.items():
-        table.add_row(key, _readable(key, value))
-    console.print(table, highlight=False, markup=False)
-
-
 def _check(model: Model) -> bytes:
     """The content of a model file that is what its card says and keeps its contract."""
-    kind = str(model.card.get("kind"))
+    content = verify(model)
+    kind = kind_of(model)
     if kind in CONTRACTS:
         check_kind(model, kind)
-    content = verify(model)
     check_file(model.path, kind, model.card)
     return content
 
 
 def _require_free(name: str, force: bool) -> None:
-    there = {model.name: model for model in list_models()}.get(name)
-    if there and there.shipped:
+    if any(model.name == name and model.shipped for model in list_models()):
         raise SemcallError(f"{name} is the name of a model that comes with semcall; give yours another on its card.")
-    if there and not force:
-        raise SemcallError(f"There is a model called {name} already, {there.path}; replace it with --force.")
-
-
-def _readable(key: str, value: Any, nested: bool = False) -> str:
-    """A card's entry in a few lines; within another, in one."""
-    if key == "bytes":
-        return _size(value)
-    if key == "parameters":
-        return _count(value)
-    if isinstance(value, dict):
-        if len(value) > _MANY and all(isinstance(item, str) for item in value.values()):
-            kinds = Counter(value.values()).most_common()
-            return f"{len(value)}: " + ", ".join(f"{count} {kind}" for kind, count in kinds)
-        return ("; " if nested else "\n").join(
-            f"{name}: {_readable(name, item, nested=True)}" for name, item in value.items()
-        )
-    if isinstance(value, list):
-        if value and all(isinstance(item, dict) for item in value):
-            return _means(value)
-        return ", ".join(map(str, value))
-    return str(value)
-
-
-def _means(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The means of a list of figures; of pairs, both, before and after."""
-    parts = []
-    for key in rows[0]:
-        found = [row.get(key) for row in rows]
-        columns = list(zip(*(value if isinstance(value, list) else [value] for value in found), strict=False))
-        numbers = [[v for v in column if isinstance(v, int | float)] for column in columns]
-        if numbers and all(numbers):
-            parts.append(f"{key} {' -> '.join(f'{fmean(column):.4g}' for column in numbers)}")
-    return f"mean of {len(rows)}: " + ", ".join(parts)
-
-
-def _size(count: Any) -> str:
-    if not isinstance(count, int):
-        return "?"
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
-
-
-def _count(number: Any) -> str:
-    if not isinstance(number, int):
-        return "?"
-    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number / 1e3:.0f} k"
+    path = user_models() / f"{name}.onnx"
+    # Looked for by file: one that lost its card is no model, but its user's all the same.
+    if not force and any(map(os.path.lexists, (path, path.with_suffix(".json")))):
+        raise SemcallError(f"There is a model called {name} already, {path}; replace it with --force.")

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import av
 import cv2
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from sender.encoder import EncodeStats, SemanticEncoder, warm_up
@@ -25,15 +24,14 @@ from sender.live import EncodeOptions, record
 from sender.mp4 import Mp4Writer, Sound
 from sender.outfile import replacing, require_outputs, writing_lines
 from sender.parser import FaceOptions, FaceParser
+from sender.progress import Progressed, progress_bar
 from shared.clips import Clip
 from shared.grid import Mask
 from shared.picture import CLOCK_RATE, I420, Picture
 from shared.signals import interruptible
 
-_MAX_FPS = 240.0  # nominal rates of screen recordings can be absurd; the encoder needs one for its level only
-
-Progressed = Callable[[int, int | None], None]
-"""Told after every picture: how many are coded, and how many there will be, as far as is known."""
+MAX_FPS = 240.0
+"""Nominal rates of screen recordings can be absurd; an encoder needs one for its level only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +92,7 @@ class Summary:
 
 def encode(options: OfflineOptions, console: Console) -> Summary:
     """`encode_file` with a progress bar and a table at the end."""
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("encode", total=None, speed="")
-        start = time.monotonic()
-
-        def progressed(done: int, total: int | None) -> None:
-            speed = f"{done / max(time.monotonic() - start, 1e-3):.0f} fps"
-            bar.update(task, completed=done, total=total, speed=speed)
-
+    with progress_bar(console) as progressed:
         summary = encode_file(options, progressed)
     console.print(_table(options, summary))
     for sentence in summary.broken:
@@ -126,7 +116,7 @@ def _encode_file(options: OfflineOptions, progressed: Progressed | None) -> Summ
     parser = options.face.open()
     clip = Clip(options.source, options.size)
     source = FileFacts(options.source)
-    fps = min(options.fps or clip.fps, clip.fps, _MAX_FPS)
+    fps = min(options.fps or clip.fps, clip.fps, MAX_FPS)
     summary = Summary(clip.size)
     warm_up()
     start = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,14 +15,16 @@ from shared.errors import SemcallError
 def require_free(path: Path, force: bool) -> None:
     """Raise SemcallError where `path` cannot become a new file: no such folder, or something is there.
 
-    A file that is there passes with `force`.
+    A regular file that is there, or a link to one, passes with `force`.
     """
-    if not path.parent.is_dir():
-        raise SemcallError(f"Cannot write {path}: the folder {path.parent} does not exist; create it first.")
-    if path.is_dir():
-        raise SemcallError(f"Cannot write {path}: it is a folder; name a file in it.")
-    if path.exists() and not force:
-        raise SemcallError(f"Cannot write {path}: it exists; name another file or add --force.")
+    try:
+        if not path.parent.is_dir():
+            raise SemcallError(f"Cannot write {path}: the folder {path.parent} does not exist; create it first.")
+        _require_replaceable(path)
+        if os.path.lexists(path) and not force:
+            raise SemcallError(f"Cannot write {path}: it exists; name another file or add --force.")
+    except OSError as error:  # a name too long, a folder that may not be looked into
+        raise _unwritable(path, error) from None
 
 
 def require_outputs(source: Path, out: Path | None, lines: Path | None, option: str, force: bool) -> None:
@@ -31,22 +34,27 @@ def require_outputs(source: Path, out: Path | None, lines: Path | None, option: 
     """
     if out is not None and out.suffix.lower() != ".mp4":
         raise SemcallError(f"Cannot write {out}: the name has to end in .mp4.")
-    if out is not None and lines is not None and lines.resolve() == out.resolve():
+    if out is not None and lines is not None and os.path.realpath(lines) == os.path.realpath(out):
         raise SemcallError(f"Cannot write video and {option} both to {out}: choose two names.")
     for path in (out, lines):
         if path is None:
             continue
-        if path.is_file() and source.exists() and path.samefile(source):
-            raise SemcallError(f"Cannot write {path}: it is the file to be read; choose another name.")
+        with contextlib.suppress(OSError):  # one of the two is not there: said below, or when it is read
+            if path.samefile(source):
+                raise SemcallError(f"Cannot write {path}: it is the file to be read; choose another name.")
         require_free(path, force)
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new file beside `path` that takes its place when the block ends well and vanishes when it does not."""
+    """A new file beside `path` that takes its place when the block ends well and vanishes when it does not.
+
+    Raises SemcallError where it cannot be written, and for a folder, device or pipe there.
+    """
     part = path.with_name(f".semcall-{secrets.token_hex(4)}.part")
     try:
         try:
+            _require_replaceable(path)
             part.open("xb").close()
         except OSError as error:
             raise _unwritable(path, error) from None
@@ -85,6 +93,14 @@ def writing_lines(path: Path | None) -> Iterator[Callable[[str], None]]:
             file.close()
         except OSError as error:
             raise _unwritable(path, error) from None
+
+
+def _require_replaceable(path: Path) -> None:
+    """Raise SemcallError for what is there and no regular file: a new file must not take the place of a device."""
+    if path.is_dir():
+        raise SemcallError(f"Cannot write {path}: it is a folder; name a file in it.")
+    if path.exists() and not path.is_file():
+        raise SemcallError(f"Cannot write {path}: it is a device or a pipe, not a file; name another.")
 
 
 def _unwritable(path: Path, error: OSError) -> SemcallError:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -18,25 +16,25 @@ import av
 import cv2
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sender.face import SteadySegmenter
 from sender.mp4 import Mp4Writer, Sound
-from sender.offline import FileFacts, Progressed
+from sender.offline import MAX_FPS, FileFacts
 from sender.outfile import replacing, require_outputs, writing_lines
 from sender.parser import FaceOptions
+from sender.progress import Progressed, progress_bar
 from shared.clips import Clip
 from shared.errors import SemcallError
 from shared.grid import Mask, mask_to_pixels, row_runs
 from shared.picture import CLOCK_RATE, I420, Picture, planes
 from shared.signals import interruptible
+from shared.stdout import printing
 
 STDOUT = Path("-")
 _TINT = np.array([84, 90])  # U and V of a green that no skin has
 _MIXED = 0.5  # part of the tint in what lies under the mask; brightness stays, so that the face can be judged
 _LINE = np.ones((5, 5), np.uint8)  # the outline is half as many samples thick, inside the mask
 _WHITE = 235  # limited range
-_MAX_FPS = 240.0
 # Pictures in their own order, as Mp4Writer wants them; a keyframe about every 2 s, so that players seek well.
 _X264 = {"preset": "veryfast", "crf": "20", "bf": "0", "g": "60", "threads": "1"}
 
@@ -58,15 +56,7 @@ class MaskOptions:
 
 def mask(options: MaskOptions, console: Console) -> None:
     """`draw_masks` with a progress bar on `console`, and a line on what was found."""
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("mask", total=None, speed="")
-        start = time.monotonic()
-
-        def progressed(done: int, total: int | None) -> None:
-            speed = f"{done / max(time.monotonic() - start, 1e-3):.0f} fps"
-            bar.update(task, completed=done, total=total, speed=speed)
-
+    with progress_bar(console) as progressed:
         frames, with_face = draw_masks(options, progressed)
     said = f"{frames} frames, {with_face} with a face"
     said += "" if options.out is None else f": {options.out}"
@@ -77,7 +67,8 @@ def draw_masks(options: MaskOptions, progressed: Progressed | None = None) -> tu
     """Write what `options` ask for. Returns the number of frames and of those with a face.
 
     Raises SemcallError for everything the user can mend. Whatever ends the work early, Ctrl-C and SIGTERM included
-    (KeyboardInterrupt): files that were there stay as they were and no unfinished one is left.
+    (KeyboardInterrupt), or a reader of stdout that has gone (BrokenPipeError): files that were there stay as they
+    were and no unfinished one is left.
     """
     if options.out is None and options.lines is None:
         raise SemcallError("Nothing to write: name an OUT.mp4, or give --json FILE or --json -.")
@@ -90,7 +81,7 @@ def draw_masks(options: MaskOptions, progressed: Progressed | None = None) -> tu
         facts = FileFacts(options.source)
         frames = with_face = 0
         with _writing(options, clip, facts) as write_picture, writing_lines(lines) as write_line:
-            say = print if options.lines == STDOUT else write_line
+            say = _print_line if options.lines == STDOUT else write_line
             for index, (i420, seconds) in enumerate(clip):
                 picture = Picture(i420, round(seconds * CLOCK_RATE), index)
                 found = segmenter.mask(picture)
@@ -99,7 +90,6 @@ def draw_masks(options: MaskOptions, progressed: Progressed | None = None) -> tu
                 frames, with_face = frames + 1, with_face + bool(found.any())
                 if progressed is not None:
                     progressed(frames, facts.frames and max(facts.frames, frames))
-        sys.stdout.flush()
     return frames, with_face
 
 
@@ -117,6 +107,11 @@ def _record(picture: Picture, found: Mask, milliseconds: Mapping[str, float]) ->
         "runs": row_runs(found).tolist(),
         "ms": {name: round(value, 3) for name, value in milliseconds.items()},
     }
+
+
+def _print_line(line: str) -> None:
+    with printing():  # each line at once: its reader may be waiting for it
+        print(line)
 
 
 def overlay(i420: I420, found: Mask) -> I420:
@@ -138,7 +133,7 @@ def _writing(options: MaskOptions, clip: Clip, facts: FileFacts) -> Iterator[Cal
         yield lambda _picture, _found: None
         return
     encoder = _encoder(clip.size)
-    fps = min(clip.fps, _MAX_FPS)
+    fps = min(clip.fps, MAX_FPS)
     with (
         contextlib.closing(Sound(options.source, facts.start)) as sound,
         replacing(options.out) as part,

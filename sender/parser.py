@@ -22,7 +22,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sender.geometry import shrunk, small_size
-from shared.contracts import check_parser_card, check_session
+from shared.contracts import check_choice, check_session
 from shared.errors import SemcallError
 from shared.inference import first_line, open_session
 from shared.picture import I420, planes
@@ -57,18 +57,11 @@ class FaceParser:
         self, path: str | os.PathLike[str], card: Mapping[str, Any], region: str = "face", threads: int = 1
     ) -> None:
         path = Path(path)
-        if not card:
-            raise SemcallError(f"The face parser {path} has no card {path.stem}.json beside it: put it there.")
-        self.name = str(card.get("name", path.stem))
+        check_choice(path, card, region)
+        self.name = path.stem
         self.last_ms = 0.0
         """Milliseconds that the last `probabilities` took."""
         called = f"The face parser {path}"
-        check_parser_card(card, called)
-        if region not in card["regions"]:
-            raise SemcallError(
-                f"The face parser {self.name} knows no region {region!r}: choose from {', '.join(card['regions'])} "
-                "with --face-region."
-            )
         self._wanted = [card["classes"].index(name) for name in card["regions"][region]]
         self._pixels, self._multiple = card["input"]["pixels"], card["input"]["multiple"]
         self._session, self.device = open_session(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def check_session(session: ort.InferenceSession, kind: str, card: Mapping[str, A
     """Raise SemcallError unless an opened network and its card keep the contract of their kind.
 
     `model`: what to call it in the sentence. Names, types and shapes of inputs and outputs are compared, and it must
-    run on a small picture; a face parser's card must name its classes and regions.
+    run on a small picture, a face parser with finite logits; its card must name its classes and regions.
     """
     broken = f"{model} does not keep the {kind} contract"
     if kind == "restorer":
@@ -39,7 +39,7 @@ def check_session(session: ort.InferenceSession, kind: str, card: Mapping[str, A
         logits: Tensor = "float", (1, len(card["classes"]), None, None)
         check_tensors(session, broken, {"rgb": _RGB}, {"logits": logits})
         _try_parser(session, card, broken)
-    else:
+    else:  # a card's kind that is none is refused before: models/registry.py
         raise SemcallError(f"{model} is of a kind that this release of semcall does not run; get a newer release.")
 
 
@@ -65,6 +65,23 @@ def check_parser_card(card: Mapping[str, Any], model: str) -> None:
         raise SemcallError(f"{model} does not keep the face-parser contract: on its card, {problem}.")
 
 
+def check_region(region: str, known: Collection[str], model: str) -> None:
+    """Raise SemcallError unless `region` is one of those `known` to what the sentence calls `model`."""
+    if region not in known:
+        raise SemcallError(f"{model} knows no region {region!r}: choose from {', '.join(known)} with --face-region.")
+
+
+def check_choice(path: Path, card: Mapping[str, Any], region: str) -> None:
+    """Raise SemcallError unless the face parser at `path` has a card, which keeps the contract and has `region`.
+
+    All that can be said of a parser and what is asked of it before the file is opened.
+    """
+    if not card:
+        raise SemcallError(f"The face parser {path} has no card {path.stem}.json beside it: put it there.")
+    check_parser_card(card, f"The face parser {path}")
+    check_region(region, card["regions"], f"The face parser {path.stem}")
+
+
 def _try_restorer(session: ort.InferenceSession, broken: str) -> None:
     width, height = 48, 32
     grey = {
@@ -87,12 +104,15 @@ def _try_parser(session: ort.InferenceSession, card: Mapping[str, Any], broken: 
         (logits,) = session.run(["logits"], {"rgb": np.full((1, 3, height, width), 128, np.uint8)})
     except Exception as error:  # the runtime's exceptions have no common base
         raise SemcallError(f"{broken}: it fails on a {width}x{height} picture ({first_line(error)})") from error
-    rows, columns = logits.shape[2:]
-    if logits.shape[1] != len(card["classes"]) or rows < -(-height // 4) or columns < -(-width // 4):
+    # What the graph declares was compared before; what it really gives is another matter.
+    enough = logits.ndim == 4 and logits.shape[2] >= -(-height // 4) and logits.shape[3] >= -(-width // 4)
+    if not enough or logits.shape[:2] != (1, len(card["classes"])):
         raise SemcallError(
             f"{broken}: it gives logits {list(logits.shape)} of a {width}x{height} picture instead of "
             f"{len(card['classes'])} classes at a quarter of it or more."
         )
+    if not np.isfinite(logits).all():
+        raise SemcallError(f"{broken}: it gives logits of a grey picture that are not finite.")
 
 
 def _names(value: Any) -> bool:

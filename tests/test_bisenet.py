@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,55 @@ def test_values_that_are_not_finite(slim: dict[str, Any], tmp_path: Path) -> Non
     torch.save(slim, tmp_path / "net.pth")
     with pytest.raises(SemcallError, match=r"ffm\.conv1\.weight holds values that are not finite"):
         load_bisenet(tmp_path / "net.pth")
+
+
+def quantised(like: Any) -> Any:
+    return torch.quantize_per_tensor(torch.zeros(like.shape), 0.1, 0, torch.qint8)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda value: torch.zeros(value.shape).to_sparse(),
+        lambda value: torch.zeros(value.flatten(1).shape).to_sparse_csr(),
+        quantised,
+        lambda value: torch.zeros(value.shape, dtype=torch.float8_e4m3fn),
+        lambda value: torch.empty(value.shape, device="meta"),
+        lambda value: torch.zeros(value.shape, dtype=torch.complex64),
+        lambda value: torch.zeros(value.shape, dtype=torch.int64),
+        lambda value: torch.zeros(value.shape, dtype=torch.bool),
+    ],
+    ids=["sparse", "csr", "quantised", "float8", "meta", "complex", "int", "bool"],
+)
+def test_tensors_that_are_no_dense_numbers(slim: dict[str, Any], tmp_path: Path, changed: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        slim["ffm.conv1.weight"] = changed(slim["ffm.conv1.weight"])
+        torch.save(slim, tmp_path / "net.pth")
+    with pytest.raises(SemcallError, match=r"ffm\.conv1\.weight as something else than dense floating-point numbers"):
+        load_bisenet(tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_taken(slim: dict[str, Any], tmp_path: Path, dtype: Any) -> None:
+    slim["ffm.conv1.weight"] = torch.full((64, 256, 1, 1), 0.5, dtype=dtype)
+    torch.save(slim, tmp_path / "net.pth")
+    weight = load_bisenet(tmp_path / "net.pth").ffm.conv1.weight
+    assert weight.dtype == torch.float32
+    assert (weight == 0.5).all()
+
+
+def test_numbers_beyond_float32(slim: dict[str, Any], tmp_path: Path) -> None:
+    slim["ffm.conv1.weight"] = torch.full((64, 256, 1, 1), 1e300, dtype=torch.float64)
+    torch.save(slim, tmp_path / "net.pth")
+    with pytest.raises(SemcallError, match=r"ffm\.conv1\.weight holds values that are not finite"):
+        load_bisenet(tmp_path / "net.pth")
+
+
+def test_counters_do_not_matter(slim: dict[str, Any], tmp_path: Path) -> None:
+    slim["ffm.convblk.bn.num_batches_tracked"] = torch.zeros(3, dtype=torch.complex64)
+    torch.save(slim, tmp_path / "net.pth")
+    assert load_bisenet(tmp_path / "net.pth").ffm.convblk.bn.num_batches_tracked == 0
 
 
 @pytest.mark.parametrize(

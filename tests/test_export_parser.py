@@ -203,7 +203,7 @@ def test_one_changed_byte_is_noticed(exported: Path, tmp_path: Path) -> None:
         (Frozen, r"gives logits \[1, 3, 16, 24\] of a 196x120 picture .* a size is frozen"),
         (Coarse, "does not keep the face-parser contract: it gives logits"),
         (Noisy, "differs from the network by"),
-        (Nan, "differs from the network by nan"),
+        (Nan, "logits of a grey picture that are not finite"),
         (Untraceable, "cannot be exported to ONNX"),
     ],
 )

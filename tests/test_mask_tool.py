@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from command import call
 from faces import bright_model, overlap, scene, squares
 
 from sender.offline import OfflineOptions, encode_file
+from sender.outfile import replacing
 from sender.overlay import STDOUT, MaskOptions, draw_masks, overlay
 from sender.parser import FaceOptions
 from shared.errors import SemcallError
@@ -171,6 +174,86 @@ def test_refusals(
         assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert call(monkeypatch, "mask", film, good, "--json", there, "--force", "--face", parser.model) == 0
     assert len(lines(there.read_text())) == FRAMES
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
+@pytest.mark.parametrize("option", ["OUT", "--json"])
+def test_what_is_no_file_is_not_replaced(
+    option: str, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipe, link = tmp_path / "pipe.mp4", tmp_path / "link.mp4"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        command = ["mask", film, path] if option == "OUT" else ["mask", film, option, path]
+        for force in ((), ("--force",)):
+            assert call(monkeypatch, *command, "--face", "off", *force) == 2
+            assert "it is a device or a pipe, not a file; name another." in capfd.readouterr().err
+        with pytest.raises(SemcallError, match="a device or a pipe"), replacing(path):
+            pass
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs symbolic links")
+def test_links_and_long_names(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    there, link, dangling, loop = (tmp_path / f"{name}.jsonl" for name in ("there", "link", "dangling", "loop"))
+    there.write_text("precious")
+    link.symlink_to(there)
+    dangling.symlink_to(tmp_path / "gone")
+    loop.symlink_to(loop)
+    out = tmp_path / "out.mp4"
+    for path, expected in ((link, "add --force"), (dangling, "add --force"), (tmp_path / ("n" * 300), "too long")):
+        assert call(monkeypatch, "mask", film, "--json", path, "--face", "off") == 2
+        said = capfd.readouterr().err
+        assert expected in said
+        assert said.count("\n") == 1
+    assert call(monkeypatch, "mask", film, out, "--json", loop, "--face", "off") == 2
+    assert "add --force" in capfd.readouterr().err
+    assert call(monkeypatch, "mask", film, out, "--json", link, "--face", "off", "--force") == 0
+    assert len(lines(link.read_text())) == FRAMES
+    assert there.read_text() == "precious"
+
+
+def run(film: Path, *arguments: object, stdout: int) -> subprocess.CompletedProcess[str]:
+    """`semcall mask` in a process of its own."""
+    command = [sys.executable, "-m", "semcall", "mask", film, "--json", "-", "--face", "off", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.run(
+        list(map(str, command)), stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment, timeout=120
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_stdout(film: Path, tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = run(film, tmp_path / "out.mp4", stdout=full.fileno())
+    assert done.stderr == "semcall: Cannot write to standard output (No space left on device): send it elsewhere.\n"
+    assert done.returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX descriptors")
+def test_a_reader_that_goes_away(film: Path, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = run(film, tmp_path / "out.mp4", stdout=writer)
+    os.close(writer)
+    assert done.stderr == ""
+    assert done.returncode == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_stdout(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert call(monkeypatch, "mask", film, tmp_path / "out.mp4", "--json", "-", "--face", "off") == 2
+    assert "Cannot write to standard output: it is closed" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")

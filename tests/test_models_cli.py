@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from command import call
+from faces import bright_model
 
 from models.registry import WEIGHTS
 from shared.contracts import check_file
@@ -73,6 +74,14 @@ def copy(folder: Path, name: str, /, **changes: Any) -> Path:
     card = {**json.loads(SMALL.with_suffix(".json").read_text()), "name": name, **changes}
     path.with_suffix(".json").write_text(json.dumps(card))
     return path
+
+
+def bright_parser(folder: Path, name: str) -> Path:
+    """A face parser of that name."""
+    path = bright_model(folder, card={"name": name}).model
+    assert path is not None
+    path.with_suffix(".json").rename(folder / f"{name}.json")
+    return path.rename(folder / f"{name}.onnx")
 
 
 @pytest.mark.parametrize("command", ["", "list", "info", "verify", "add", "remove"])
@@ -212,9 +221,73 @@ def test_a_folder_that_cannot_be_written(
     assert "small" in said("list")
 
 
-def test_a_users_broken_card_is_named(refused: Say, mine: Path) -> None:
-    copy(mine, "other").with_suffix(".json").write_text("{")
-    assert "other.json cannot be read" in refused("list")
+def test_a_users_broken_card_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], said: Say, refused: Say, mine: Path
+) -> None:
+    copy(mine, "fine")
+    path = copy(mine, "other")
+    path.with_suffix(".json").write_text(r'{"name": "\ud800"}')
+    printed = said("list")
+    assert "small" in printed
+    assert "fine" in printed
+    assert "other.json cannot be read" in printed
+    rows = {row["name"]: row for row in json.loads(said("list", "--json"))}
+    assert "other.json cannot be read" in rows["other"]["problem"]
+    assert "problem" not in rows["fine"]
+    assert "other.json cannot be read" in refused("info", "other")
+    assert call(monkeypatch, "models", "verify") == 2
+    printed = capfd.readouterr().out
+    assert "fine: ok\n" in printed
+    assert "other: The model card" in printed
+    assert "called other already" in refused("add", copy(mine.parent, "other"))
+    said("add", mine.parent / "other.onnx", "--force")
+    assert said("verify", "other") == "other: ok\n"
+    path.with_suffix(".json").write_text("{")
+    said("remove", "other")
+    assert not path.exists()
+
+
+def test_a_file_without_its_card_is_not_overwritten(said: Say, refused: Say, mine: Path, tmp_path: Path) -> None:
+    copy(mine, "other").with_suffix(".json").unlink()
+    assert "There is a model called other already" in refused("add", copy(tmp_path, "other"))
+    said("add", tmp_path / "other.onnx", "--force")
+    assert said("verify", "other") == "other: ok\n"
+
+
+def test_names_are_those_of_the_files(said: Say, refused: Say, mine: Path, tmp_path: Path) -> None:
+    """A card copied by hand and called otherwise stands in nobody's way."""
+    copy(mine, "aaa", name="zed", licence="old")
+    said("add", copy(tmp_path, "zed", licence="new"))
+    rows = {row["name"]: row["licence"] for row in json.loads(said("list", "--json"))}
+    assert (rows["aaa"], rows["zed"]) == ("old", "new")
+    said("add", copy(tmp_path, "zed", licence="newer"), "--force")
+    assert json.loads(said("info", "zed", "--json"))["licence"] == "newer"
+    said("remove", "zed")
+    assert "no model called 'zed'" in refused("info", "zed")
+    assert json.loads(said("info", "aaa", "--json"))["licence"] == "old"
+
+
+def test_reserved_names(said: Say, refused: Say, tmp_path: Path) -> None:
+    assert "cannot be called 'off', which stands for none" in refused("add", copy(tmp_path, "off"))
+    assert "cannot be called None" in refused("add", copy(tmp_path, "none", name=None))
+    assert "a face-parser is needed" in refused("add", copy(tmp_path, "bisenet"))
+    said("add", bright_parser(tmp_path, "bisenet"))
+    assert said("verify", "bisenet") == "bisenet: ok\n"
+
+
+def test_a_card_without_a_kind(refused: Say, mine: Path, tmp_path: Path) -> None:
+    path = copy(tmp_path, "x", kind=None)
+    assert "names no `kind`; it has to be one of restorer, face-parser" in refused("add", path)
+    copy(mine, "x", kind=None)
+    assert "1 of 1 models failed (x)" in refused("verify", "x")
+
+
+def test_strange_numbers_on_a_card(said: Say, mine: Path) -> None:
+    results = [{"a": 10**400, "b": float("inf"), "c": 1}, {"a": 1, "b": float("-inf"), "c": 2}]
+    copy(mine, "odd", bytes=10**400, parameters=True, licence=None, metrics={"results": results})
+    (line,) = [line for line in said("list").splitlines() if line.split()[0] == "odd"]
+    assert line.split() == ["odd", "restorer", "?", "?", "?", "yours"]
+    assert "c 1.5" in said("info", "odd")
 
 
 def test_how_to_say_add(refused: Say, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,20 @@ def test_another_kind_or_contract_is_refused(tmp_path: Path) -> None:
         find_model(str(write_model(tmp_path, "later", contract=2)))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '"card"'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '"card"',
+        "[" * 100_000 + "]" * 100_000,
+        '{"metrics": ' + "[" * 30 + "]" * 30 + "}",
+        r'{"name": "half \ud800"}',
+        r'{"\udfff": 1}',
+        '{"bytes": ' + "9" * 5000 + "}",
+    ],
+    ids=["cut", "list", "text", "too-deep-for-json", "deep", "half-character", "half-character-key", "long-number"],
+)
 def test_a_broken_card_is_named(tmp_path: Path, text: str) -> None:
     path = write_model(tmp_path, "mine")
     path.with_suffix(".json").write_text(text)
@@ -120,13 +134,60 @@ def test_a_broken_card_is_named(tmp_path: Path, text: str) -> None:
         find_model(str(path))
 
 
-def test_names_come_from_the_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [None, "", 7, ["restorer"]])
+def test_a_card_without_a_kind_is_told_so(tmp_path: Path, kind: object) -> None:
+    with pytest.raises(SemcallError, match=r"card of .*mine\.onnx names no `kind`; .* restorer, face-parser"):
+        find_model(str(write_model(tmp_path, "mine", kind=kind)))
+
+
+@pytest.mark.parametrize("path", [".", "..", "/", "./", "~", "folder/", "folder/..", ".onnx", "./.onnx", "a/b"])
+def test_paths_that_are_no_onnx_file(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SemcallError, match=r"is no \.onnx file|There is no face-parser called '(\.\.|~)'"):
+        find_model(path, "face-parser")
+
+
+def test_homes_of_unknown_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SemcallError, match=r"The face-parser ~nobody-here/x\.onnx lies in the home of an unknown"):
+        find_model("~nobody-here/x.onnx", "face-parser")
+    monkeypatch.setenv("SEMCALL_MODELS", "~nobody-here/x")
+    with pytest.raises(SemcallError, match="SEMCALL_MODELS ~nobody-here/x lies in the home of an unknown user"):
+        list_models()
+    assert find_model("small").shipped, "which needs none of the user's"
+
+
+def test_a_folder_that_cannot_be_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEMCALL_MODELS", "long" * 100)
+    assert all(model.shipped for model in list_models())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = write_model(tmp_path, "mine")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(SemcallError, match=r"mine\.onnx cannot be read \(it is a device or a pipe\)"):
+        find_model(str(path))
+    path.with_suffix(".json").unlink()
+    os.mkfifo(path.with_suffix(".json"))
+    with pytest.raises(SemcallError, match=r"mine\.json cannot be read"):
+        find_model(str(path))
+
+
+def test_names_are_those_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
     write_model(tmp_path, "one")
     write_model(tmp_path, "two", kind="parser")
     assert [model.name for model in list_models()] == ["one", "two"]
     assert [model.name for model in list_models("parser")] == ["two"]
     assert find_model("one").path == tmp_path / "one.onnx"
+    write_model(tmp_path, "three", name="one")
+    assert [model.name for model in list_models("restorer")] == ["one", "three"]
+    assert find_model("one").path == tmp_path / "one.onnx"
+    assert find_model("three").path == tmp_path / "three.onnx"
+    (tmp_path / "._one.json").write_bytes(b"\0\5\x16\7")
+    assert len(list_models()) == 3
     (tmp_path / "one.onnx").unlink()
     with pytest.raises(SemcallError, match="cannot be read"):
         find_model("one")
@@ -153,9 +214,16 @@ def test_shipped_names_stand_for_shipped_models(mine: Path) -> None:
 def test_a_broken_card_of_the_users_does_not_hide_the_shipped(mine: Path) -> None:
     mine.mkdir(parents=True)
     write_model(mine, "broken").with_suffix(".json").write_text("{")
+    path = write_model(mine, "mine")
     assert find_model("small").name == "small"
-    with pytest.raises(SemcallError, match=r"broken\.json cannot be read"):
-        find_model("mine")
+    assert find_model("mine").path == path
+    problems = {model.name: model.problem for model in list_models()}
+    assert "broken.json cannot be read" in problems.pop("broken")
+    assert set(problems.values()) == {""}
+    for kind in ("restorer", "face-parser"):
+        assert "broken" not in [model.name for model in list_models(kind)]
+        with pytest.raises(SemcallError, match=r"broken\.json cannot be read"):
+            find_model("broken", kind)
 
 
 def test_where_the_users_models_lie(monkeypatch: pytest.MonkeyPatch, mine: Path) -> None:
@@ -187,8 +255,10 @@ def test_a_saved_model_is_found(mine: Path) -> None:
     assert sorted(file.name for file in mine.iterdir()) == ["mine-2.1.json", "mine-2.1.onnx"]
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "../a", "a b", "a.onnx", "a\n", "ä", None])
-def test_names_that_no_model_can_have(mine: Path, name: str | None) -> None:
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".hidden", "a/b", "../a", "a b", "a.onnx", "a\n", "ä", None, 7, "off"]
+)
+def test_names_that_no_model_can_have(mine: Path, name: object) -> None:
     with pytest.raises(SemcallError, match="cannot be called"):
         save_model(mine, b"weights", {"name": name})
     assert not mine.exists()
@@ -198,5 +268,50 @@ def test_a_save_that_fails_halfway_leaves_no_model(mine: Path) -> None:
     (mine / "mine.json").mkdir(parents=True)
     with pytest.raises(SemcallError, match="Cannot write"):
         save_model(mine, b"weights", {"name": "mine"})
-    assert sorted(file.name for file in mine.iterdir()) == ["mine.json", "mine.onnx"]
+    assert [file.name for file in mine.iterdir()] == ["mine.json"]
     assert (mine / "mine.json").is_dir()
+
+
+@pytest.mark.parametrize("failing", ["write", 0, 1, 2, 3])
+@pytest.mark.parametrize("kind", [PermissionError, KeyboardInterrupt])
+def test_a_model_outlives_its_failing_replacement(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, failing: object, kind: type[BaseException]
+) -> None:
+    """Whichever step fails: writing the card, or one of the renames of the old files and the new."""
+    save_model(mine, b"weights", {"name": "mine", "kind": "restorer", "contract": 1})
+    before = {path.name: path.read_bytes() for path in mine.iterdir()}
+    steps = []
+
+    def replace(path: Path, target: Path) -> None:
+        steps.append(path)
+        if len(steps) - 1 == failing:
+            raise kind(13, "Permission denied")
+        os.replace(path, target)
+
+    def write(path: Path, content: bytes) -> None:
+        path.write_text(content.decode()[:3])
+        if failing == "write" and ".json" in path.name:
+            raise kind(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(Path, "write_bytes", write)
+    with pytest.raises(KeyboardInterrupt if kind is KeyboardInterrupt else SemcallError):
+        save_model(mine, b"others", {"name": "mine", "kind": "restorer", "contract": 1})
+    assert {path.name: path.read_bytes() for path in mine.iterdir()} == before
+    assert verify(find_model("mine")) == b"weights"
+
+
+def test_what_cannot_be_put_back_is_kept(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_model(mine, b"weights", {"name": "mine"})
+    moved = []
+
+    def replace(path: Path, target: Path) -> None:
+        if moved:
+            raise PermissionError(13, "Permission denied")
+        moved.append(path)
+        os.replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(SemcallError, match=r"Cannot write .*Permission denied"):
+        save_model(mine, b"others", {"name": "mine"})
+    assert b"weights" in [path.read_bytes() for path in mine.iterdir()]

@@ -31,6 +31,7 @@ INPUT_PIXELS = 512 * 288
 INPUT_MULTIPLE = 32
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _SHOWN = 3  # tensors named in an error
 
 
@@ -181,15 +182,20 @@ def load_bisenet(path: Path) -> BiSeNet:
 
     `path`: what torch.save wrote, a mapping of tensor names to tensors as of face-parsing.PyTorch, bare or under
     `state_dict`, with or without `module.` before every name; nothing in it is run. Raises SemcallError when the file
-    cannot be read, holds more than tensors, or when names or shapes are not the network's.
+    cannot be read, holds more than tensors, or when these are no dense float16, bfloat16, float32 or float64, have
+    other names or shapes than the network's, or values that are not finite in float32.
     """
     state = _tensors(_read(path), path)
     net = BiSeNet()
     wanted = net.state_dict()
-    # Files from before PyTorch 0.4.1 lack these counters, which only training reads.
-    for name, value in wanted.items():
-        if name.endswith(".num_batches_tracked"):
-            state.setdefault(name, value)
+    # Only training reads these counters, whatever they are; files from before PyTorch 0.4.1 lack them.
+    state |= {name: value for name, value in wanted.items() if name.endswith(".num_batches_tracked")}
+    # First of all: such tensors have neither shapes nor values that could be compared.
+    if odd := [name for name, value in state.items() if name in wanted and not _plain(value, wanted[name])]:
+        raise SemcallError(
+            f"{path} holds {_some(odd)} as something else than dense floating-point numbers; save the weights as "
+            "float32."
+        )
     differences = {
         "lacks": [name for name in wanted if name not in state],
         "has the unknown": [name for name in state if name not in wanted],
@@ -202,7 +208,7 @@ def load_bisenet(path: Path) -> BiSeNet:
     parts = [f"it {what} {_some(names)}" for what, names in differences.items() if names]
     if parts:
         raise SemcallError(f"{path} is no 19-class BiSeNet (ResNet-18) checkpoint: {'; '.join(parts)}.")
-    if broken := [name for name, value in state.items() if not torch.isfinite(value).all()]:
+    if broken := [name for name, value in state.items() if not torch.isfinite(value.to(wanted[name].dtype)).all()]:
         raise SemcallError(f"{path} is damaged: {_some(broken)} holds values that are not finite; get it again.")
     net.load_state_dict(state)
     return net.eval()
@@ -243,6 +249,12 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
             f"{path} is no bare checkpoint: {_some(strange)} is no tensor; save the state_dict() alone."
         )
     return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def _plain(value: Tensor, wanted: Tensor) -> bool:
+    """Whether a tensor's values are all there, as numbers that the network can take."""
+    dense = value.layout == torch.strided and not (value.is_meta or value.is_quantized or value.is_nested)
+    return dense and (value.dtype in _DTYPES or value is wanted)
 
 
 def _enlarged(x: Tensor, model: Tensor) -> Tensor:

@@ -29,12 +29,13 @@ _SKIPPED = ("pyfeat_man",)
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One row of the manifest. `name`: file name without suffix; `identity`: who is seen."""
+    """One row of the manifest. `name`: file name without suffix; `identity`: who is seen; `origin`: whose it is."""
 
     name: str
     identity: str
     path: Path
     licence: str
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,13 @@ def permissive_clips(data: Path, split: str) -> list[Clip]:
             f"There are no training clips in {data}: {manifest} cannot be read; name the data directory with --data."
         ) from error
     clips = [
-        Clip(Path(row["path"]).stem, row["identity"], data / "clips" / row["path"], row["licence"])
+        Clip(
+            Path(row["path"]).stem,
+            row["identity"],
+            data / "clips" / row["path"],
+            row["licence"],
+            row.get("origin", ""),
+        )
         for row in rows
         if row["split"] == split and row["permissive"] == "yes" and row["identity"] not in _SKIPPED
     ]

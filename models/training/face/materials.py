@@ -101,8 +101,8 @@ def prepare_people(data: Path, folder: Path, frames: int, limit: int | None = No
 
 
 def sources(data: Path, limit: int | None = None) -> dict[str, object]:
-    """What the card says of the training data: file lists with licences."""
-    clips = {clip.name: clip.licence for clip in permissive_clips(data, "train")[:limit]}
+    """What the card says of the training data: file lists with licences and, as CC-BY asks, where they are from."""
+    clips = {clip.name: f"{clip.licence}, {clip.origin}" for clip in permissive_clips(data, "train")[:limit]}
     stills = {Path(row["path"]).stem: row["licence"] for row in _portraits(data)}
     return {
         "clips": clips,
