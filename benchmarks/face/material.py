@@ -7,15 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from models.evaluation.detector import FILE, Boxes, ReferenceDetector
+from models.training.face.augment import cloth
 from models.training.face.materials import Head, read_heads
 from models.training.face.photographs import read_photographs
-from models.training.face.sample import placed, warped
+from models.training.face.sample import Sample, dress, placed, warped
 from shared.clips import Clip
 from shared.grid import MACROBLOCK, Mask
 from shared.picture import I420, bgr_from_i420, i420_from_bgr
@@ -101,14 +103,23 @@ def draw_composites(data: Path, seed: int = 2020, rounds: int = 2) -> None:
             writer.writerow([*row, f"{size:.3f}", f"{x:.3f}", f"{y:.3f}", int(chance.random() < 0.5)])
 
 
-def compose(row: Composite, heads: dict[str, Head], photographs: dict[str, Image]) -> tuple[I420, Mask]:
-    """The picture, 1280x720, and the macroblocks that the labels cover by half or more."""
+def compose(
+    row: Composite, heads: dict[str, Head], photographs: dict[str, Image], shoulders: bool = False
+) -> tuple[I420, Mask]:
+    """The picture, 1280x720, and the macroblocks that the labels cover by half or more.
+
+    `shoulders`: some are drawn below the head, which ends at the chin; without them it floats in the photograph.
+    """
     head = heads[row.head]
-    scene = _filled(photographs[row.photograph])
+    scene: NDArray[Any] = _filled(photographs[row.photograph])
     left, top, wide, tall = head.box
     centre, at = (left + wide / 2, top + tall / 2), (row.x * WIDTH, row.y * HEIGHT)
     matrix = placed(row.size * HEIGHT / tall, 0, row.mirrored, centre, at)
     size = WIDTH, HEIGHT
+    if shoulders:
+        sample, chance = Sample.empty(scene), np.random.default_rng(round(1000 * (row.size + row.x + row.y)))
+        dress(sample, head, matrix, cloth(size, scene[::-1], chance), chance)
+        scene = sample.picture
     soft = cv2.GaussianBlur(warped(head.head, matrix, size), (0, 0), 0.8)[..., None]
     picture = warped(head.picture, matrix, size) * soft + scene * (1 - soft)
     face = warped(head.face, matrix, size)

@@ -17,13 +17,18 @@ from models.training.face.photographs import read_photographs
 from shared.grid import Mask
 from shared.picture import CLOCK_RATE, I420, Picture, i420_from_bgr
 
+COMPOSED = ("heads alone", "heads with shoulders")
+SMALLEST = "3-10%"
+
 
 @dataclass(slots=True)
 class Quality:
-    """`clips`: tallies by variant and clip; `overlaps`: of composites by size band; `flagged`: of photographs."""
+    """`clips`: tallies by variant and clip; `overlaps`: of composites by kind and size; `flagged`: of photographs."""
 
     clips: dict[str, dict[str, Tally]] = field(default_factory=lambda: defaultdict(dict))
-    overlaps: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    overlaps: dict[str, dict[str, list[float]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
     flagged: dict[str, float] = field(default_factory=dict)
 
     def total(self, variant: str) -> Tally:
@@ -63,10 +68,11 @@ def judge(candidate: Candidate, clips: list[Footage], data: Path, progressed) ->
             progressed()
     heads = {head.name: head for head in read_heads(data, "test")}
     photographs = dict(read_photographs(data, kept=True))
-    for row in composites():
-        i420, label = compose(row, heads, photographs)
-        quality.overlaps[row.band].append(overlap(mask_alone(candidate, i420), label))
-    progressed()
+    for kind in COMPOSED:
+        for row in composites():
+            i420, label = compose(row, heads, photographs, shoulders=kind != COMPOSED[0])
+            quality.overlaps[kind][row.band].append(overlap(mask_alone(candidate, i420), label))
+        progressed()
     for name, picture in photographs.items():
         quality.flagged[name] = float(mask_alone(candidate, i420_from_bgr(picture)).mean())
     progressed()
@@ -75,16 +81,18 @@ def judge(candidate: Candidate, clips: list[Footage], data: Path, progressed) ->
 
 def steps(clips: list[Footage], data: Path) -> int:
     """How often `judge` reports progress."""
-    return len(variants(data)) * len(clips) + 2
+    return len(variants(data)) * len(clips) + len(COMPOSED) + 1
 
 
 def figures(quality: Quality) -> dict[str, float]:
     """The figures that a card quotes, by name; percentages where it says so."""
     clean = quality.total("as it is")
-    large = [value for band, values in quality.overlaps.items() if band != "3-10%" for value in values]
-    found = {
-        "composites_iou_from_10_percent": float(np.mean(large)),
-        "composites_iou_3_to_10_percent": float(np.mean(quality.overlaps["3-10%"])),
+    found = {}
+    for kind, bands in quality.overlaps.items():
+        large = [value for band, values in bands.items() if band != SMALLEST for value in values]
+        found[f"IoU, {kind}, faces from 10%"] = float(np.mean(large))
+        found[f"IoU, {kind}, faces of {SMALLEST}"] = float(np.mean(bands[SMALLEST]))
+    found |= {
         "clips_false_percent": 100 * clean.false,
         "clips_missed_frames_percent": 100 * clean.missed,
         "clips_unsteady_percent": 100 * clean.unsteady,

@@ -101,7 +101,7 @@ def paste(sample: Sample, head: Head, matrix: Affine, textile: Image, chance: Ch
     picture = warped(toned, matrix, size)
     face, whole = warped(head.face, matrix, size), warped(head.head, matrix, size)
     if chance.random() < dressed:
-        _dress(sample, head, matrix, cloth(size, textile, chance), chance)
+        dress(sample, head, matrix, cloth(size, textile, chance), chance)
         if chance.random() < 0.8:
             above = 1 - _collar(head, matrix, size, chance)
             face, whole = face * above, whole * above
@@ -123,7 +123,8 @@ def _foot(head: Head, matrix: Affine) -> tuple[float, float, float, float]:
     return float(x), float(y), scale * columns, scale * rows
 
 
-def _dress(sample: Sample, head: Head, matrix: Affine, colours: Plane, chance: Chance) -> None:
+def dress(sample: Sample, head: Head, matrix: Affine, colours: Plane, chance: Chance) -> None:
+    """Draw shoulders below where the head under `matrix` will lie; `colours`: BGR of the sample's size."""
     x, y, wide, tall = _foot(head, matrix)
     top, neck, shoulder = y - tall * chance.uniform(0.02, 0.12), wide * chance.uniform(0.2, 0.4), tall
     reach, fall = wide * chance.uniform(0.7, 1.5), shoulder * chance.uniform(0.1, 0.35)
