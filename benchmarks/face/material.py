@@ -47,13 +47,15 @@ def footage(path: Path, data: Path, most: int) -> Footage:
 
 def variants(data: Path) -> dict[str, Callable[[Footage], Footage]]:
     """Ways in which footage gets worse, by name."""
-    photograph = read_photographs(data, kept=True)[0][1]
+    photograph = _filled(read_photographs(data, kept=True)[0][1])
+    black = np.zeros_like(photograph)
     return {
         "as it is": lambda clip: clip,
         "grayscale": lambda clip: _changed(clip, _grey),
         "dark, noisy": lambda clip: _changed(clip, _dark),
         "JPEG quality 12": lambda clip: _changed(clip, _jpeg),
-        f"faces {SMALL_FACE} px high": lambda clip: _distant(clip, photograph),
+        f"faces {SMALL_FACE} px high, on black": lambda clip: _distant(clip, black),
+        f"faces {SMALL_FACE} px high, in a photograph": lambda clip: _distant(clip, photograph),
     }
 
 
@@ -155,10 +157,9 @@ def _jpeg(bgr: Image, _: int) -> Image:
     return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
 
 
-def _distant(clip: Footage, photograph: Image) -> Footage:
-    """The clip shrunk until its faces are 70 px high, in the middle of a photograph that fills 1280x720."""
+def _distant(clip: Footage, scene: Image) -> Footage:
+    """The clip shrunk until its faces are 70 px high, in the middle of a picture of 1280x720."""
     heights = [float(boxes[:, 3].max()) for boxes in clip.boxes if len(boxes)]
-    scene = _filled(photograph)
     scale = SMALL_FACE / float(np.median(heights)) if heights else 0.2
     frames, moved = [], []
     for i420, boxes in zip(clip.frames, clip.boxes, strict=True):

@@ -25,7 +25,7 @@ def export_face(fit: Fit, recipe: FaceRecipe, data: Path, folder: Path, command:
         "licence": "MIT for the weights; among the training data, FASSEG's labelled heads are for research use and "
         "BSDS500 states no licence: judge for yourself before commercial use",
         "training_data": sources(data, recipe.clips or None),
-        "training": {"steps": fit.step, "minutes": round(fit.seconds / 60, 1), "recipe": asdict(recipe)},
+        "training": {"recipe": asdict(recipe), "minutes_of_last_round": round(fit.seconds / 60, 1)},
         "command": command,
     }
     return write_parser(fit.averaged(), recipe.name, folder, CLASSES, REGIONS, PIXELS, MULTIPLE, facts)

@@ -13,7 +13,9 @@ class FaceRecipe:
     rate, on a cosine after a short rise; `ema`: decay of the averaged weights that are kept; `bf16`: the parser is
     trained in bfloat16 where that is safe, a third faster on processors that have it; `threads`: of PyTorch;
     `workers`: processes that make samples; `frames`: of each person in the clips; `clips`: use only so many clips
-    (0: all); `pictures_every`: steps between contact sheets; `checkpoint_every`: between checkpoints.
+    (0: all); `polish_steps`, `polish_rate`: a second, gentler round on hard scenes (small, turned heads), from
+    the averaged weights of the first; `pictures_every`: steps between contact sheets; `checkpoint_every`: between
+    checkpoints.
     """
 
     name: str = "face"
@@ -26,6 +28,8 @@ class FaceRecipe:
     batch: int = 16
     rate: float = 4e-3
     teacher_rate: float = 4e-3
+    polish_steps: int = 6000
+    polish_rate: float = 1.5e-3
     ema: float = 0.998
     bf16: bool = True
     threads: int = 1

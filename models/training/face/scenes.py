@@ -22,8 +22,10 @@ SHAPES = ((320, 180), (320, 180), (320, 180), (320, 180), (180, 320), (240, 240)
 SMALLEST, LARGEST = 5.5, 110.0
 """Heights of faces, pixels: 3% to 60% of a landscape picture's."""
 _ACROSS_A_ROOM = 8.0, 40.0
-_CLIPS, _STILLS, _PASTED = 0.36, 0.54, 0.86  # cumulative; the rest shows nobody
-_DRESSED = 0.65  # of pasted heads: with shoulders below, so that a neck is seen and not presumed
+_USUAL, _HARD = (0.36, 0.54, 0.86), (0.30, 0.46, 0.86)  # clips, stills, pasted heads, cumulative; the rest: nobody
+_HEADS_USUAL, _HEADS_HARD = (0.4, 0.65), (0.35, 0.5)  # cut out, labelled and frontal, cumulative; the rest: turned
+_DRESSED_USUAL, _DRESSED_HARD = 0.65, 0.5  # of pasted heads: with shoulders, so that a neck is seen, not presumed
+_FAR_USUAL, _FAR_HARD = 0.5, 0.75  # of faces at a chosen size: across a room
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,19 @@ class _Levels:
 
 
 class Scenes:
-    """Batches for the parser."""
+    """Batches for the parser; `hard`: with more of what it finds late: small, turned and cut-off heads."""
 
     def __init__(
-        self, labelled: list[Labelled], heads: list[Head], photographs: list[Image], seed: int, batch: int
+        self,
+        labelled: list[Labelled],
+        heads: list[Head],
+        photographs: list[Image],
+        seed: int,
+        batch: int,
+        hard: bool = False,
     ) -> None:
+        self._kinds, self._heads = (_HARD, _HEADS_HARD) if hard else (_USUAL, _HEADS_USUAL)
+        self._dressed, self._far = (_DRESSED_HARD, _FAR_HARD) if hard else (_DRESSED_USUAL, _FAR_USUAL)
         self._clips: dict[str, list[_Levels]] = defaultdict(list)
         self._stills: dict[str, list[_Levels]] = defaultdict(list)
         for one in labelled:
@@ -59,10 +69,11 @@ class Scenes:
     def scene(self, size: tuple[int, int], chance: Chance) -> Sample:
         """One picture of (width, height)."""
         kind = chance.random()
-        if kind < _STILLS and (self._clips or self._stills):
-            people = self._clips if kind < _CLIPS and self._clips else self._stills or self._clips
+        clips, stills, pasted = self._kinds
+        if kind < stills and (self._clips or self._stills):
+            people = self._clips if kind < clips and self._clips else self._stills or self._clips
             sample = self._real(people, size, chance)
-        elif kind < _PASTED:
+        elif kind < pasted:
             sample = self._pasted(size, chance)
         else:
             sample = self._nobody(size, chance)
@@ -84,7 +95,7 @@ class Scenes:
         names = list(people)
         some = people[names[chance.integers(len(names))]]
         levels = some[chance.integers(len(some))]
-        matrix = _view(levels, size, chance)
+        matrix = _view(levels, size, chance, self._far)
         scale = scale_of(matrix)
         level = 0 if scale >= 0.7 else 1 if scale >= 0.35 else 2
         source = levels.planes[level]
@@ -129,15 +140,16 @@ class Scenes:
 
     def _paste_somebody(self, sample: Sample, size: tuple[int, int], chance: Chance) -> None:
         kind = chance.random()
-        some = self._cut_outs if kind < 0.4 and self._cut_outs else self._frontal if kind < 0.65 else self._turned
+        cut, frontal = self._heads
+        some = self._cut_outs if kind < cut and self._cut_outs else self._frontal if kind < frontal else self._turned
         head = some[chance.integers(len(some))]
         if some is not self._cut_outs:
             head = with_longer_neck(head, chance)
         if chance.random() < 0.3:
             tone = head.picture[head.face > 0].mean(0).astype(np.float32)
             sample.picture = with_skin_coloured_things(sample.picture, tone, chance)
-        matrix = paste_matrix(head, _face_height(chance), size, chance)
-        paste(sample, head, matrix, background(self._photographs, size, chance), chance, _DRESSED)
+        matrix = paste_matrix(head, _face_height(chance, self._far), size, chance)
+        paste(sample, head, matrix, background(self._photographs, size, chance), chance, self._dressed)
 
     def _nobody(self, size: tuple[int, int], chance: Chance) -> Sample:
         if chance.random() < 0.4:
@@ -177,13 +189,13 @@ def paste_matrix(head: Head, height: float, size: tuple[int, int], chance: Chanc
     return placed(height / tall, degrees, chance.random() < 0.5, (left + wide / 2, top + tall / 2), at)
 
 
-def _face_height(chance: Chance) -> float:
-    """Every scale alike, and those of somebody in a room twice: small faces are the hard ones."""
-    smallest, largest = (SMALLEST, LARGEST) if chance.random() < 0.5 else _ACROSS_A_ROOM
+def _face_height(chance: Chance, far: float) -> float:
+    """Every scale alike, and besides, in `far` of all, somebody across a room: small faces are the hard ones."""
+    smallest, largest = _ACROSS_A_ROOM if chance.random() < far else (SMALLEST, LARGEST)
     return float(np.exp(chance.uniform(np.log(smallest), np.log(largest))))
 
 
-def _view(levels: _Levels, size: tuple[int, int], chance: Chance) -> Affine:
+def _view(levels: _Levels, size: tuple[int, int], chance: Chance, far: float) -> Affine:
     """How a picture of people is looked at: whole, filling the view, or with its largest face at a chosen size."""
     full = levels.planes[0]
     rows, columns = full.shape[:2]
@@ -198,7 +210,7 @@ def _view(levels: _Levels, size: tuple[int, int], chance: Chance) -> Affine:
         middle = float(np.clip(y + 0.6 * h, height / 2 / scale, rows - height / 2 / scale))
         centre, at = (columns / 2, middle), (width / 2, height / 2)
     else:
-        scale = min(max(8.0, _face_height(chance)) / h, 3.0)
+        scale = min(max(8.0, _face_height(chance, far)) / h, 3.0)
         half = scale * h / 2
         centre = x + w / 2, y + h / 2
         at = (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -43,34 +45,45 @@ def train_face(config: Path, data: Path, out: Path, minutes: float | None = None
     except OSError as error:
         raise SemcallError(f"Cannot write to {out} ({error.strerror or error}); choose another --out.") from error
     console = Console()
-    fit = parser_fit(recipe, data, out, console)
-    if not fit.run(console, minutes):
-        console.print(f"Stopped at step {fit.step} of {recipe.steps}; the same command goes on.")
-        return None
+    end = None if minutes is None else time.monotonic() + 60 * minutes
+    for fit in _rounds(recipe, data, out, console):
+        if not fit.run(console, end and max(0.0, (end - time.monotonic()) / 60)):
+            console.print(f"Stopped at step {fit.step} of the {fit.name}'s; the same command goes on.")
+            return None
     return export_face(fit, recipe, data, out, f"semcall train face {config} --data {data} --out {out}")
 
 
-def parser_fit(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> Fit:
-    """The parser's training, with all that comes before it done."""
+def _rounds(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> Iterator[Fit]:
+    """The parser's training and its polish, one after the other, with all that comes before done."""
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     cv2.setNumThreads(1)
     labelled = _labelled(recipe, data, out, console)
     photographs = [picture for _, picture in read_photographs(data, kept=False)]
-    scenes = Scenes(labelled, read_heads(data, "train"), photographs, recipe.seed, recipe.batch)
+    heads = read_heads(data, "train")
     torch.manual_seed(recipe.seed + 1)
-    net = FaceParser(recipe.width, recipe.context)
-    unseen = replace(recipe, seed=recipe.seed + 1000)  # other draws of the same material
-    watched = Scenes(labelled, read_heads(data, "train"), photographs, unseen.seed, 1)
+    net: nn.Module = FaceParser(recipe.width, recipe.context)
+    watched = Scenes(labelled, heads, photographs, recipe.seed + 1000, 1)  # other draws of the same material
+    about = _binding(recipe)
+    for name, steps, rate in (
+        ("parser", recipe.steps, recipe.rate),
+        ("polish", recipe.polish_steps, recipe.polish_rate),
+    ):
+        hard = name == "polish"
+        if hard:
+            about |= {"polish_steps": steps, "polish_rate": rate}
+        scenes = Scenes(labelled, heads, photographs, recipe.seed + hard, recipe.batch, hard)
 
-    def show(averaged: nn.Module, step: int) -> None:
-        _picture(averaged, watched, out / f"parser-{step:06}.jpg")
+        def show(averaged: nn.Module, step: int, name: str = name) -> None:
+            _picture(averaged, watched, out / f"{name}-{step:06}.jpg")
 
-    return Fit(
-        "parser", net, out, _binding(recipe), scenes.batch, parsing_loss, steps=recipe.steps, rate=recipe.rate,
-        ema=recipe.ema, bf16=recipe.bf16, workers=recipe.workers, checkpoint_every=recipe.checkpoint_every, show=show,
-        show_every=recipe.pictures_every,
-    )  # fmt: skip
+        fit = Fit(
+            name, net, out, dict(about), scenes.batch, parsing_loss, steps=steps, rate=rate, ema=recipe.ema,
+            bf16=recipe.bf16, workers=recipe.workers, checkpoint_every=recipe.checkpoint_every, show=show,
+            show_every=recipe.pictures_every,
+        )  # fmt: skip
+        yield fit
+        net = fit.averaged()
 
 
 def train_teacher(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> nn.Module:
@@ -90,8 +103,8 @@ def train_teacher(recipe: FaceRecipe, data: Path, out: Path, console: Console) -
 
 
 def _binding(recipe: FaceRecipe) -> dict[str, object]:
-    """What a run may not change and go on: all that its result depends on."""
-    free = ("name", "threads", "workers", "checkpoint_every", "pictures_every")
+    """What a run may not change and go on: all that the parser depends on before its polish."""
+    free = ("name", "threads", "workers", "checkpoint_every", "pictures_every", "polish_steps", "polish_rate")
     return {name: value for name, value in asdict(recipe).items() if name not in free}
 
 
