@@ -1,4 +1,8 @@
-"""Picture quality against a reference, each figure on one plane of 8-bit codes."""
+"""PSNR and SSIM: picture quality against a reference, on one plane of 8-bit codes, luma unless said otherwise.
+
+There is one definition of each in semcall. Luma is BT.601's in limited range, as coded, with a peak of 255 all the
+same, as codecs are usually compared. docs/metrics.md calibrates both against other implementations.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +17,27 @@ def psnr(reference: Plane, other: Plane, where: NDArray[np.bool_] | None = None)
     """Peak signal-to-noise ratio in dB, 0 .. 96, higher is better.
 
     `reference`, `other`: uint8 [H, W]; `where`: bool [H, W], the samples that count (default: all). Identical planes
-    give 96, one part in four thousand million.
+    give 96, one part in four thousand million. NaN where `where` holds no sample.
+
+    10 log10(255^2 / mean squared error), the error over all samples that count.
 
     >>> plane = np.full((32, 32), 100, np.uint8)
     >>> round(psnr(plane, plane + np.uint8(5)), 2)
     34.15
     """
     error = (reference.astype(np.float32) - other.astype(np.float32)) ** 2
+    if where is not None and not where.any():
+        return float("nan")
     mean = float(error.mean() if where is None else error[where].mean())
     return min(96.0, 10 * float(np.log10(255**2 / max(mean, 1e-9))))
 
 
 def ssim_map(reference: Plane, other: Plane) -> NDArray[np.float32]:
-    """SSIM at every sample, -1 .. 1, higher is better (Wang et al. 2004).
+    """SSIM at every sample, -1 .. 1, higher is better (Wang et al. 2004, equation 13).
 
-    Gaussian window of 11x11 and sigma 1.5, K1 = 0.01, K2 = 0.03, codes of 0..255, no downsampling; borders
-    reflected, so that the map has the plane's size. The mean over all samples differs from implementations that
-    crop the border in the third decimal.
+    `reference`, `other`: uint8 [H, W]; returns float32 [H, W]. Gaussian window of 11x11 and sigma 1.5, K1 = 0.01,
+    K2 = 0.03, codes of 0..255, no downsampling; borders reflected, so that the map has the plane's size. The mean
+    over all samples differs from implementations that crop the border in the third decimal.
 
     >>> plane = (np.arange(64 * 64).reshape(64, 64) % 251).astype(np.uint8)
     >>> float(ssim_map(plane, plane).min()) > 0.9999
@@ -46,9 +54,20 @@ def ssim_map(reference: Plane, other: Plane) -> NDArray[np.float32]:
 
 
 def ssim(reference: Plane, other: Plane, where: NDArray[np.bool_] | None = None) -> float:
-    """Mean of `ssim_map` over the samples in `where` (default: all)."""
+    """Mean structural similarity, -1 .. 1, higher is better (Wang et al. 2004, equation 17).
+
+    `reference`, `other`: uint8 [H, W]; `where`: bool [H, W], the samples of `ssim_map` that count (default: all; NaN
+    where there are none). The map is made of the whole plane: what lies up to five samples outside `where` has its
+    say at the rim.
+
+    >>> plane = (np.arange(64 * 64).reshape(64, 64) % 251).astype(np.uint8)
+    >>> round(ssim(plane, plane), 4), ssim(plane, 255 - plane) < 0
+    (1.0, True)
+    """
     values = ssim_map(reference, other)
-    return float(values.mean() if where is None else values[where].mean())
+    if where is None:
+        return float(values.mean())
+    return float(values[where].mean()) if where.any() else float("nan")
 
 
 def _blur(data: NDArray[np.float32]) -> NDArray[np.float32]:

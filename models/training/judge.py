@@ -12,6 +12,7 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
+from models.evaluation.flicker import flicker
 from models.evaluation.metrics import psnr, ssim_map
 from models.networks.features import VGG, Vgg, rgb
 from models.networks.restorer import SmallRestorer
@@ -95,7 +96,11 @@ def judge(scene: Scene, restore: Restore, data: Path) -> Figures:
 
     on_face, elsewhere = windows(scene)
     return Figures(
-        luma(psnr), luma(cropped_ssim), vgg(on_face), vgg(elsewhere), both(lambda side: flicker(side, scene.original))
+        luma(psnr),
+        luma(cropped_ssim),
+        vgg(on_face),
+        vgg(elsewhere),
+        both(lambda side: _flicker(side, scene.original)),
     )
 
 
@@ -122,13 +127,11 @@ def distance(net: Vgg, images: list[I420], truths: list[I420], corner: tuple[int
     return float(np.mean(values))
 
 
-def flicker(images: list[I420], truths: list[I420]) -> float:
-    """Wrong change between consecutive frames (pairs 0-1, 2-3, ...), mean absolute code values of luma."""
-    values = []
-    for index in range(0, len(images), 2):
-        change = [_plane(side[index + 1]) - _plane(side[index]) for side in (images, truths)]
-        values.append(float(np.abs(change[0] - change[1]).mean()))
-    return float(np.mean(values))
+def _flicker(images: list[I420], truths: list[I420]) -> float:
+    """Flicker of luma over the pairs of judged frames, 0-1, 2-3, ..."""
+    sides = [[planes(i420)[0] for i420 in side] for side in (truths, images)]
+    pairs = [slice(start, start + 2) for start in range(0, len(images), 2)]
+    return float(np.mean([flicker(sides[0][pair], sides[1][pair]) for pair in pairs]))
 
 
 def contact_sheet(scenes: list[Scene], restore: Restore, path: Path, size: int = 160, zoom: int = 3) -> None:
@@ -145,10 +148,6 @@ def contact_sheet(scenes: list[Scene], restore: Restore, path: Path, size: int =
             rows.append(np.hstack(row))
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.vstack(rows))
-
-
-def _plane(i420: I420) -> NDArray[np.float32]:
-    return planes(i420)[0].astype(np.float32)
 
 
 def _rgb(i420: I420, corner: tuple[int, int]) -> torch.Tensor:
