@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from command import call
 
 from models.registry import find_model
 from sender.parser import FaceParser as Runner
-from shared.astronaut import photograph
+from shared.astronaut import AstronautClip, photograph
 from shared.errors import SemcallError
 from shared.picture import i420_from_bgr
 
@@ -23,7 +24,7 @@ pytest.importorskip("onnx", reason="needs the train extra")
 from rich.console import Console  # noqa: E402
 
 from models.networks.face_parser import CLASSES, FaceParser  # noqa: E402
-from models.training.face import labels, teacher  # noqa: E402
+from models.training.face import labels, teacher, train  # noqa: E402
 from models.training.face.export import export_face  # noqa: E402
 from models.training.face.loss import parsing_loss, questions, tensors  # noqa: E402
 from models.training.face.materials import Head, Person  # noqa: E402
@@ -324,6 +325,80 @@ def test_a_run_needs_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     (tmp_path / "run").write_text("in the way")
     assert call(monkeypatch, "train", "face", ROOT / "configs" / "face.toml", "--out", tmp_path / "run") == 2
     assert "choose another --out." in capsys.readouterr().err
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data directory with one person in a clip and a portrait, two walls and two labelled heads."""
+    import av
+
+    weights = ROOT.parent / "shared" / "data" / "weights" / "yunet_n_640_640.onnx"
+    if not weights.exists():
+        pytest.skip("needs the reference detector of ../shared/data")
+    root = _data(tmp_path)
+    for part in ("clips/train", "images/photos", "images/faces", "faceparts/train", "weights"):
+        (root / part).mkdir(parents=True)
+    shutil.copy(weights, root / "weights")
+    clip = AstronautClip((320, 240))
+    with av.open(str(root / "clips" / "train" / "a-1.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for index in range(6):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(clip.picture(index), "yuv420p")))
+        container.mux(stream.encode())
+    cv2.imwrite(str(root / "images" / "faces" / "b.jpg"), photograph())
+    for number in range(2):
+        cv2.imwrite(str(root / "images" / "photos" / f"bsds500-00{number}.jpg"), wall(number))
+    with (root / "images" / "manifest.tsv").open("a") as manifest:
+        manifest.writelines(f"photos/bsds500-00{number}.jpg\t0\tnone\n" for number in range(2))
+    head = astronaut_head()
+    for name in ("frontal-1", "pose+30-personne01"):
+        cv2.imwrite(str(root / "faceparts" / "train" / f"{name}.jpg"), head.picture)
+        cv2.imwrite(str(root / "faceparts" / "train" / f"{name}.png"), 2 * head.head - head.face)
+    return root
+
+
+def test_train_face_from_data_to_model_and_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of `semcall train face`, with a teacher that knows already: four steps would not make one."""
+    monkeypatch.setattr(train, "train_teacher", lambda *_: Told())
+    config, out = tmp_path / "tiny.toml", tmp_path / "run"
+    config.write_text(
+        'name = "tiny"\nwidth = 4\ncontext = 2\nsteps = 4\npolish_steps = 2\nbatch = 2\nframes = 3\nworkers = 0\n'
+        "pictures_every = 4\n"
+    )
+    assert train.train_face(config, data, out, minutes=0) is None
+    assert not list(out.glob("*.onnx"))
+    path = train.train_face(config, data, out)
+    assert path == out / "tiny.onnx"
+    model = find_model(str(path), "face-parser")
+    assert model.card["training_data"]["clips"] == {"a-1": "MIT, "}
+    assert {file.name for file in out.glob("*.jpg")} == {"labels.jpg", "parser-000004.jpg", "polish-000002.jpg"}
+    again = train.train_face(config, data, out)
+    assert again is not None
+    assert find_model(str(again), "face-parser").card["sha256"] == model.card["sha256"]
+    config.write_text(config.read_text().replace("frames = 3", "frames = 4"))
+    with pytest.raises(SemcallError, match="belong to another recipe"):
+        train.train_face(config, data, out)
+
+
+def test_the_teacher_is_trained_on_heads_and_people(data: Path, tmp_path: Path) -> None:
+    recipe = FaceRecipe(teacher_width=4, teacher_steps=2, batch=4, workers=0, frames=3)
+    net = train.train_teacher(recipe, data, tmp_path / "run", QUIET)
+    (seen,) = teacher.look(net, photograph(), [(187.0, 70.0, 72.0, 98.0)])
+    assert seen[0].shape == (40, 40)
+    assert 0 <= seen[0].min() <= seen[0].max() <= 1
+    assert (tmp_path / "run" / "teacher.pt").exists()
+
+
+def test_a_teacher_that_agrees_on_nothing_is_reported(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "train_teacher", lambda *_: Told(shift=20))
+    config = tmp_path / "tiny.toml"
+    config.write_text("frames = 3\n")
+    with pytest.raises(SemcallError, match="agrees with the detector on no picture"):
+        train.train_face(config, data, tmp_path / "run")
+    assert not (tmp_path / "run" / "labels").exists()
 
 
 def test_recipes_in_the_repository_are_valid() -> None:
