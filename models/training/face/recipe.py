@@ -29,7 +29,7 @@ class FaceRecipe:
     rate: float = 4e-3
     teacher_rate: float = 4e-3
     polish_steps: int = 6000
-    polish_rate: float = 1.5e-3
+    polish_rate: float = 2e-3
     ema: float = 0.998
     bf16: bool = True
     threads: int = 1

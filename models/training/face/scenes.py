@@ -22,10 +22,10 @@ SHAPES = ((320, 180), (320, 180), (320, 180), (320, 180), (180, 320), (240, 240)
 SMALLEST, LARGEST = 5.5, 110.0
 """Heights of faces, pixels: 3% to 60% of a landscape picture's."""
 _ACROSS_A_ROOM = 8.0, 40.0
-_USUAL, _HARD = (0.36, 0.54, 0.86), (0.30, 0.46, 0.86)  # clips, stills, pasted heads, cumulative; the rest: nobody
-_HEADS_USUAL, _HEADS_HARD = (0.4, 0.65), (0.35, 0.5)  # cut out, labelled and frontal, cumulative; the rest: turned
-_DRESSED_USUAL, _DRESSED_HARD = 0.65, 0.5  # of pasted heads: with shoulders, so that a neck is seen, not presumed
-_FAR_USUAL, _FAR_HARD = 0.5, 0.75  # of faces at a chosen size: across a room
+_USUAL, _HARD = (0.36, 0.54, 0.86), (0.24, 0.36, 0.88)  # clips, stills, pasted heads, cumulative; the rest: nobody
+_HEADS_USUAL, _HEADS_HARD = (0.4, 0.65), (0.25, 0.4)  # cut out, labelled and frontal, cumulative; the rest: turned
+_DRESSED_USUAL, _DRESSED_HARD = 0.65, 0.35  # of pasted heads: with shoulders, so that a neck is seen, not presumed
+_FAR_USUAL, _FAR_HARD = 0.5, 0.6  # of faces at a chosen size: across a room
 
 
 @dataclass(frozen=True, slots=True)
