@@ -18,7 +18,7 @@ from models.registry import find_model
 from sender.geometry import shrunk
 from sender.parser import FaceOptions
 from shared.astronaut import _FACE, AstronautClip
-from shared.grid import Mask, grid_shape
+from shared.grid import Mask, grid_shape, row_runs
 from shared.picture import I420, Picture, planes
 
 SIZE = 640, 360
@@ -158,3 +158,19 @@ def oval(x: float, y: float, tall: float, size: tuple[int, int]) -> Mask:
     padded = np.zeros((rows * 16, columns * 16), np.float32)
     padded[: size[1], : size[0]] = canvas
     return cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA) >= 0.5
+
+
+def snapshot() -> dict[str, list[list[int]]]:
+    """What the shipped parser says of one picture of the demo source: runs (`row_runs`) of cells, by region."""
+    model = find_model("face", "face-parser")
+    picture = AstronautClip().picture(40)
+    regions = {}
+    for region in model.card["regions"]:
+        parser = FaceOptions(model.path, model.card, region).open()
+        assert parser is not None
+        regions[region] = row_runs(parser.probabilities(picture) > 0.5).tolist()
+    return regions
+
+
+if __name__ == "__main__":
+    print(json.dumps(snapshot()))  # python tests/faces.py > tests/face_snapshot.json
