@@ -109,6 +109,12 @@ def _face(name: str, region: str) -> FaceOptions:
     return FaceOptions(model.path, model.card, region)
 
 
+def _minutes(minutes: float | None) -> float | None:
+    if minutes is not None and not 0 < minutes <= 100_000:
+        raise SemcallError(f"--minutes {minutes:g} is no time to train for: write for example 30.")
+    return minutes
+
+
 def _ice(servers: list[str] | None) -> tuple[str, ...]:
     return tuple(servers or ())
 
@@ -125,6 +131,9 @@ Preset = Annotated[str, typer.Option(help="x264's; superfast for slow machines."
 Face = Annotated[str, typer.Option(help="Parser: name, ONNX file or off.")]
 FaceRegion = Annotated[str, typer.Option(help="face, face+hair or person.")]
 SentStats = Annotated[Path | None, typer.Option(help="A JSON line per coded picture.")]
+Minutes = Annotated[
+    float | None, typer.Option(help="Stop cleanly after so many of training; making ready is not counted.")
+]
 Ice = Annotated[list[str] | None, typer.Option("--ice-server", help="stun:HOST or turn:USER:PASSWORD@HOST.")]
 
 
@@ -364,7 +373,7 @@ def train_restorer_command(
     out: Annotated[Path, typer.Option(help="Directory of the run; an interrupted one continues.")] = Path(
         "runs/restorer"
     ),
-    minutes: Annotated[float | None, typer.Option(help="Stop cleanly after so many minutes.")] = None,
+    minutes: Minutes = None,
 ) -> None:
     """Train a restorer on clips and export it to ONNX with its card."""
     try:
@@ -372,7 +381,7 @@ def train_restorer_command(
     except ModuleNotFoundError as error:
         raise SemcallError(f"Training needs {error.name}: pip install 'semcall[train]'.") from None
 
-    train_restorer(config, data, out, minutes)
+    train_restorer(config, data, out, _minutes(minutes))
 
 
 @train_app.command("face")
@@ -384,7 +393,7 @@ def train_face_command(
     out: Annotated[Path, typer.Option(help="Directory of the run; an interrupted one continues.")] = Path(
         "runs/face"
     ),
-    minutes: Annotated[float | None, typer.Option(help="Stop cleanly after so many minutes.")] = None,
+    minutes: Minutes = None,
 ) -> None:
     """Train a face parser and export it to ONNX with its card."""
     try:
@@ -392,7 +401,7 @@ def train_face_command(
     except ModuleNotFoundError as error:
         raise SemcallError(f"Training needs {error.name}: pip install 'semcall[train]'.") from None
 
-    if (model := train_face(config, data, out, minutes)) is not None:
+    if (model := train_face(config, data, out, _minutes(minutes))) is not None:
         _say(f"The parser is {model}; its card lies beside it.")
 
 

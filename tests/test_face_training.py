@@ -401,6 +401,12 @@ def test_a_teacher_that_agrees_on_nothing_is_reported(
     assert not (tmp_path / "run" / "labels").exists()
 
 
+@pytest.mark.parametrize("minutes", ["-3", "0", "nan"])
+def test_a_training_takes_time(minutes: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    assert call(monkeypatch, "train", "face", ROOT / "configs" / "face.toml", "--minutes", minutes) == 2
+    assert "is no time to train for" in capsys.readouterr().err
+
+
 def test_recipes_in_the_repository_are_valid() -> None:
     recipe = read_recipe(ROOT / "configs" / "face.toml", FaceRecipe)
     assert recipe.name == "face"
