@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,7 @@ SURE, SEEN = 0.75, 0.5
 """Scores of boxes whose faces must be in the mask, and of those around which a mask is no mistake."""
 NEAR = 1.8
 _WINDOW = 5
+Plane = NDArray[np.float64]
 
 
 def inner(boxes: Boxes, width: int, height: int) -> Mask:
@@ -104,7 +106,8 @@ def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
 
 
-def _around(boxes: Boxes, width: int, height: int, test) -> Mask:  # type: ignore[no-untyped-def]
+def _around(boxes: Boxes, width: int, height: int, test: Callable[[Plane, Plane], Mask]) -> Mask:
+    """Macroblocks whose centre passes `test` of its place in some box: x and y, -1..1 from edge to edge."""
     rows, columns = grid_shape(width, height)
     y = (np.arange(rows)[:, None] + 0.5) * MACROBLOCK
     x = (np.arange(columns)[None] + 0.5) * MACROBLOCK

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def judge_clip(candidate: Candidate, clip: Footage) -> Tally:
     return tally
 
 
-def judge(candidate: Candidate, clips: list[Footage], data: Path, progressed) -> Quality:  # type: ignore[no-untyped-def]
+def judge(candidate: Candidate, clips: list[Footage], data: Path, progressed: Callable[[], None]) -> Quality:
     """Everything; `progressed()` is called after each step of `steps`."""
     quality = Quality()
     for variant, change in variants(data).items():

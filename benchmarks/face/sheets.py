@@ -6,23 +6,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.face.candidates import Candidate
 from benchmarks.face.material import Footage
 from benchmarks.face.quality import masks_of
 from models.training.face.labels import tiled
-from shared.grid import Mask, mask_to_pixels
-from shared.picture import I420, bgr_from_i420
-
-Image = NDArray[np.uint8]
-
-
-def overlay(i420: I420, mask: Mask) -> Image:
-    """A picture with its mask in red."""
-    bgr = bgr_from_i420(i420).astype(np.float32)
-    bgr[..., 2] += 90 * mask_to_pixels(mask, bgr.shape[1], bgr.shape[0])
-    return np.asarray(np.clip(bgr, 0, 255), np.uint8)
+from sender.overlay import overlay
+from shared.picture import bgr_from_i420
 
 
 def sheet(candidate: Candidate, clips: list[Footage], path: Path, columns: int = 6) -> None:
@@ -30,7 +20,11 @@ def sheet(candidate: Candidate, clips: list[Footage], path: Path, columns: int =
     cells = []
     for clip in clips:
         shown = {int(n) for n in np.linspace(0, len(clip.frames) - 1, columns)}
-        row = [overlay(i420, mask) for n, (i420, mask) in enumerate(masks_of(candidate, clip)) if n in shown]
+        row = [
+            bgr_from_i420(overlay(i420, mask))
+            for n, (i420, mask) in enumerate(masks_of(candidate, clip))
+            if n in shown
+        ]
         row += [np.zeros_like(row[0])] * (columns - len(row))
         cv2.putText(row[0], clip.name, (8, row[0].shape[0] - 12), cv2.FONT_HERSHEY_SIMPLEX, 1.2, (0, 255, 255), 3)
         cells += row

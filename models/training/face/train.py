@@ -95,8 +95,7 @@ def train_teacher(recipe: FaceRecipe, data: Path, out: Path, console: Console) -
     net = FaceParser(recipe.teacher_width, TEACHER_CONTEXT, TEACHER_INPUTS)
     fit = Fit(
         "teacher", net, out, _binding_teacher(recipe), samples.batch, parsing_loss, steps=recipe.teacher_steps,
-        rate=recipe.teacher_rate,
-        ema=recipe.ema, workers=recipe.workers, checkpoint_every=recipe.checkpoint_every,
+        rate=recipe.teacher_rate, ema=recipe.ema, workers=recipe.workers, checkpoint_every=recipe.checkpoint_every,
     )  # fmt: skip
     fit.run(console)
     return fit.averaged()
