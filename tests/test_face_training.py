@@ -24,14 +24,16 @@ pytest.importorskip("onnx", reason="needs the train extra")
 from rich.console import Console  # noqa: E402
 
 from models.networks.face_parser import CLASSES, FaceParser  # noqa: E402
+from models.training.export_parser import write_parser  # noqa: E402
 from models.training.face import labels, teacher, train  # noqa: E402
-from models.training.face.export import export_face  # noqa: E402
+from models.training.face.export import REGIONS, export_face  # noqa: E402
 from models.training.face.loss import parsing_loss, questions, tensors  # noqa: E402
 from models.training.face.materials import Head, Person  # noqa: E402
 from models.training.face.photographs import held_out, read_photographs, without_people  # noqa: E402
 from models.training.face.recipe import FaceRecipe  # noqa: E402
-from models.training.face.sample import Sample, paste, placed, with_longer_neck  # noqa: E402
-from models.training.face.scenes import SHAPES, Scenes  # noqa: E402
+from models.training.face.sample import Sample, paste, placed, squeezed, with_longer_neck  # noqa: E402
+from models.training.face.scenes import Scenes, shapes  # noqa: E402
+from models.training.face.start import load_parser  # noqa: E402
 from models.training.fit import Fit  # noqa: E402
 from models.training.recipe import read_recipe  # noqa: E402
 
@@ -155,13 +157,52 @@ def test_necks_only_grow() -> None:
     assert all(np.array_equal(g.picture[:100], head.picture[:100]) for g in grown)
 
 
+def test_squeezed_heads_keep_their_height_and_their_box() -> None:
+    head = astronaut_head()
+    for number in range(8):
+        other = squeezed(head, np.random.default_rng(number))
+        assert other.face.shape == other.head.shape == other.picture.shape[:2]
+        across = other.face.shape[1] / head.face.shape[1]
+        assert 0.8 < across < 1.25
+        assert other.face.shape[0] == head.face.shape[0]
+        assert other.box[0::2] == pytest.approx([across * value for value in head.box[0::2]], rel=0.01)
+        assert other.face.mean() == pytest.approx(head.face.mean(), abs=0.01)
+
+
+def test_shapes_have_the_area_asked_for_and_sides_that_quarter() -> None:
+    for pixels in (57600, 82944, 129600):
+        for width, height in shapes(pixels):
+            assert width % 4 == height % 4 == 0
+            assert width * height == pytest.approx(pixels, rel=0.02)
+
+
+def test_training_goes_on_from_an_exported_parser(tmp_path: Path) -> None:
+    old = fit(tmp_path / "old", steps=8)
+    old.run(QUIET)
+    file = write_parser(old.averaged(), "old", tmp_path, CLASSES, REGIONS, 57600, 4, {})
+    batches = [scenes(batch=4).batch(step)[0] for step in range(0, 12, 6)]
+    net = FaceParser(4, 2)
+    load_parser(net, file, batches)
+    pictures = batches[0].float()
+    with torch.no_grad():
+        told = old.averaged()(pictures)
+        assert torch.allclose(net.eval()(pictures), told, atol=1e-4)
+        # In training normalisations use their batch's own statistics: about the same.
+        assert (net.train()(pictures) - told).abs().mean() < 0.2 * told.abs().mean()
+    with pytest.raises(SemcallError, match="is no export of this"):
+        load_parser(FaceParser(8, 2), file, batches)
+    file.write_bytes(b"nonsense")
+    with pytest.raises(SemcallError, match="is no export of this"):
+        load_parser(FaceParser(4, 2), file, batches)
+
+
 def test_scenes_depend_on_their_step_alone() -> None:
     one, again = scenes(), scenes()
     again.batch(3)
-    for step in range(len(SHAPES)):
+    for step in range(len(shapes(57600))):
         first, second = one.batch(step), again.batch(step)
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-        assert first[0].shape == (4, 3, *SHAPES[step][::-1])
+        assert first[0].shape == (4, 3, *shapes(57600)[step][::-1])
     assert not torch.equal(one.batch(0)[0], one.batch(1)[0])
     assert not torch.equal(one.batch(0)[0], scenes(seed=2).batch(0)[0])
 

@@ -70,9 +70,11 @@ def cloth(size: tuple[int, int], photograph: Image, chance: Chance) -> Plane:
 
 
 def background(photographs: list[Image], size: tuple[int, int], chance: Chance) -> Image:
-    """Part of a photograph, mirrored or out of focus now and then; uint8 BGR of (width, height)."""
+    """Part of a photograph, turned, mirrored or out of focus now and then; uint8 BGR of (width, height)."""
     width, height = size
     source = photographs[chance.integers(len(photographs))]
+    if chance.random() < 0.3:  # on its side or head: another photograph, to a network
+        source = np.asarray(np.rot90(source, int(chance.integers(1, 4))), np.uint8)
     rows, columns = source.shape[:2]
     zoom = chance.uniform(0.35, 1) * min(columns / width, rows / height)
     across, down = max(2, int(width * zoom)), max(2, int(height * zoom))

@@ -11,7 +11,6 @@ from models.training.face.materials import sources
 from models.training.face.recipe import FaceRecipe
 from models.training.fit import Fit
 
-PIXELS = 320 * 180
 MULTIPLE = 4
 REGIONS = {"face": ["face"], "face+hair": ["face", "hair"]}
 
@@ -28,4 +27,4 @@ def export_face(fit: Fit, recipe: FaceRecipe, data: Path, folder: Path, command:
         "training": {"recipe": asdict(recipe), "minutes_of_last_round": round(fit.seconds / 60, 1)},
         "command": command,
     }
-    return write_parser(fit.averaged(), recipe.name, folder, CLASSES, REGIONS, PIXELS, MULTIPLE, facts)
+    return write_parser(fit.averaged(), recipe.name, folder, CLASSES, REGIONS, recipe.pixels, MULTIPLE, facts)

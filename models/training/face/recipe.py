@@ -7,21 +7,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FaceRecipe:
-    """`width`, `context`: of the parser (FaceParser); `teacher_width`: of the crop-level teacher, context 6.
+    """`width`, `context`: of the parser (FaceParser); `pixels`: area that pictures are scaled to; `start`: the ONNX
+    file of an earlier parser of that size to go on from instead of afresh (`steps` may then be 0);
+    `teacher_width`: of the crop-level teacher, context 6.
 
     `steps`, `teacher_steps`: of optimisation, `batch` samples each; `rate`, `teacher_rate`: AdamW's highest learning
     rate, on a cosine after a short rise; `ema`: decay of the averaged weights that are kept; `bf16`: the parser is
-    trained in bfloat16 where that is safe, a third faster on processors that have it; `threads`: of PyTorch;
-    `workers`: processes that make samples; `frames`: of each person in the clips; `clips`: use only so many clips
-    (0: all); `polish_steps`, `polish_rate`: a second, gentler round on hard scenes (small, turned heads), from
-    the averaged weights of the first; `pictures_every`: steps between contact sheets; `checkpoint_every`: between
-    checkpoints.
+    trained in bfloat16 where that is safe: a third faster on processors that have it, many times slower on others;
+    `threads`: of PyTorch; `workers`: processes that make samples; `frames`: of each person in the clips; `clips`: use
+    only so many clips (0: all); `polish_steps`, `polish_rate`: a second, gentler round on hard scenes (small, turned
+    heads), from the averaged weights of the first; `pictures_every`: steps between contact sheets;
+    `checkpoint_every`: between checkpoints.
     """
 
     name: str = "face"
     seed: int = 1
     width: int = 16
     context: int = 12
+    pixels: int = 57600
+    start: str = ""
     teacher_width: int = 16
     steps: int = 18000
     teacher_steps: int = 6000

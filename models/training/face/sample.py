@@ -68,11 +68,29 @@ def warped(plane: NDArray[np.generic], matrix: Affine, size: tuple[int, int]) ->
     return np.asarray(cv2.warpAffine(source, matrix, size), np.float32)
 
 
-def with_longer_neck(head: Head, chance: Chance) -> Head:
-    """The cut-outs end under the chin; real necks do not: rows below the chin stretched one to three times."""
+def squeezed(head: Head, chance: Chance) -> Head:
+    """A head a little narrower or wider: the profiles at hand are of few people."""
+    rows, columns = head.face.shape
+    across = float(np.exp(chance.uniform(-0.18, 0.18)))
+    size = max(1, round(columns * across)), rows
+    left, top, wide, tall = head.box
+    return replace(
+        head,
+        picture=np.asarray(cv2.resize(head.picture, size), np.uint8),
+        face=np.asarray(cv2.resize(head.face, size, interpolation=cv2.INTER_NEAREST), np.uint8),
+        head=np.asarray(cv2.resize(head.head, size, interpolation=cv2.INTER_NEAREST), np.uint8),
+        box=(left * across, top, wide * across, tall),
+    )
+
+
+def with_longer_neck(head: Head, chance: Chance, neckless: float = 0.25) -> Head:
+    """The cut-outs end under the chin; real necks do not: rows below the chin stretched one to three times.
+
+    `neckless`: of all, left as they are.
+    """
     rows, columns = head.face.shape
     chin = min(int(head.box[1] + head.box[3]), rows - 6)
-    if chin < rows / 2 or chance.random() < 0.25:
+    if chin < rows / 2 or chance.random() < neckless:
         return head
     longer = int((rows - chin) * chance.uniform(1, 3.2)) + int(chance.integers(0, max(1, int(0.25 * head.box[3]))))
     longer = max(min(longer, int(0.7 * head.box[3])), rows - chin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -15,17 +16,23 @@ from models.training.face.labels import Labelled
 from models.training.face.loss import tensors
 from models.training.face.materials import Head, Plane
 from models.training.face.photographs import Image
-from models.training.face.sample import Affine, Sample, paste, placed, scale_of, with_longer_neck
+from models.training.face.sample import Affine, Sample, paste, placed, scale_of, squeezed, with_longer_neck
 
-SHAPES = ((320, 180), (320, 180), (320, 180), (320, 180), (180, 320), (240, 240))
-"""Widths and heights of batches in turn: landscape, portrait, square, about 57600 pixels each."""
-SMALLEST, LARGEST = 5.5, 110.0
-"""Heights of faces, pixels: 3% to 60% of a landscape picture's."""
-_ACROSS_A_ROOM = 8.0, 40.0
-_USUAL, _HARD = (0.36, 0.54, 0.86), (0.24, 0.36, 0.88)  # clips, stills, pasted heads, cumulative; the rest: nobody
+_ASPECTS = (16 / 9, 16 / 9, 16 / 9, 16 / 9, 9 / 16, 1.0)
+SMALLEST, LARGEST = 0.03, 0.61
+"""Heights of faces, parts of a landscape picture's height."""
+_ACROSS_A_ROOM = 0.045, 0.22
+_USUAL, _HARD = (0.36, 0.54, 0.86), (0.2, 0.32, 0.86)  # clips, stills, pasted heads, cumulative; the rest: nobody
 _HEADS_USUAL, _HEADS_HARD = (0.4, 0.65), (0.25, 0.4)  # cut out, labelled and frontal, cumulative; the rest: turned
 _DRESSED_USUAL, _DRESSED_HARD = 0.65, 0.35  # of pasted heads: with shoulders, so that a neck is seen, not presumed
 _FAR_USUAL, _FAR_HARD = 0.5, 0.6  # of faces at a chosen size: across a room
+_NECKLESS_USUAL, _NECKLESS_HARD = 0.25, 0.5  # of labelled heads: end where they were cut
+
+
+def shapes(pixels: int) -> tuple[tuple[int, int], ...]:
+    """Widths and heights of batches in turn: landscape, portrait, square, about `pixels` each, multiples of 4."""
+    widths = [4 * round((pixels * aspect) ** 0.5 / 4) for aspect in _ASPECTS]
+    return tuple((width, 4 * round(width / aspect / 4)) for width, aspect in zip(widths, _ASPECTS, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,9 @@ class _Levels:
 
 
 class Scenes:
-    """Batches for the parser; `hard`: with more of what it finds late: small, turned and cut-off heads."""
+    """Batches for the parser, pictures of about `pixels`; `hard`: with more of what it finds late: small, turned and
+    cut-off heads, and nobody.
+    """
 
     def __init__(
         self,
@@ -46,10 +55,13 @@ class Scenes:
         photographs: list[Image],
         seed: int,
         batch: int,
+        pixels: int = 57600,
         hard: bool = False,
     ) -> None:
         self._kinds, self._heads = (_HARD, _HEADS_HARD) if hard else (_USUAL, _HEADS_USUAL)
         self._dressed, self._far = (_DRESSED_HARD, _FAR_HARD) if hard else (_DRESSED_USUAL, _FAR_USUAL)
+        self._neckless = _NECKLESS_HARD if hard else _NECKLESS_USUAL
+        self._shapes = shapes(pixels)
         self._clips: dict[str, list[_Levels]] = defaultdict(list)
         self._stills: dict[str, list[_Levels]] = defaultdict(list)
         for one in labelled:
@@ -63,7 +75,7 @@ class Scenes:
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """Pictures uint8 [n, 3, h, w], answers, knowledge (see `loss.tensors`); the same for the same step."""
         chance = np.random.default_rng([self._seed, 2, step])
-        size = SHAPES[step % len(SHAPES)]
+        size = self._shapes[step % len(self._shapes)]
         return tensors([self.scene(size, chance) for _ in range(self._batch)])
 
     def scene(self, size: tuple[int, int], chance: Chance) -> Sample:
@@ -144,11 +156,12 @@ class Scenes:
         some = self._cut_outs if kind < cut and self._cut_outs else self._frontal if kind < frontal else self._turned
         head = some[chance.integers(len(some))]
         if some is not self._cut_outs:
-            head = with_longer_neck(head, chance)
+            head = with_longer_neck(head, chance, self._neckless)
+        head = squeezed(head, chance)
         if chance.random() < 0.3:
             tone = head.picture[head.face > 0].mean(0).astype(np.float32)
             sample.picture = with_skin_coloured_things(sample.picture, tone, chance)
-        matrix = paste_matrix(head, _face_height(chance, self._far), size, chance)
+        matrix = paste_matrix(head, _face_height(size, chance, self._far), size, chance)
         paste(sample, head, matrix, background(self._photographs, size, chance), chance, self._dressed)
 
     def _nobody(self, size: tuple[int, int], chance: Chance) -> Sample:
@@ -189,10 +202,11 @@ def paste_matrix(head: Head, height: float, size: tuple[int, int], chance: Chanc
     return placed(height / tall, degrees, chance.random() < 0.5, (left + wide / 2, top + tall / 2), at)
 
 
-def _face_height(chance: Chance, far: float) -> float:
-    """Every scale alike, and besides, in `far` of all, somebody across a room: small faces are the hard ones."""
+def _face_height(size: tuple[int, int], chance: Chance, far: float) -> float:
+    """Pixels, as in a landscape picture of as many: every scale alike, and in `far` of all somebody across a room."""
     smallest, largest = _ACROSS_A_ROOM if chance.random() < far else (SMALLEST, LARGEST)
-    return float(np.exp(chance.uniform(np.log(smallest), np.log(largest))))
+    landscape = math.sqrt(size[0] * size[1] * 9 / 16)
+    return landscape * float(np.exp(chance.uniform(np.log(smallest), np.log(largest))))
 
 
 def _view(levels: _Levels, size: tuple[int, int], chance: Chance, far: float) -> Affine:
@@ -210,7 +224,7 @@ def _view(levels: _Levels, size: tuple[int, int], chance: Chance, far: float) ->
         middle = float(np.clip(y + 0.6 * h, height / 2 / scale, rows - height / 2 / scale))
         centre, at = (columns / 2, middle), (width / 2, height / 2)
     else:
-        scale = min(max(8.0, _face_height(chance, far)) / h, 3.0)
+        scale = min(max(8.0, _face_height(size, chance, far)) / h, 3.0)
         half = scale * h / 2
         centre = x + w / 2, y + h / 2
         at = (

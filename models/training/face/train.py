@@ -20,7 +20,8 @@ from models.training.face.loss import parsing_loss, questions
 from models.training.face.materials import prepare_people, read_heads
 from models.training.face.photographs import read_photographs
 from models.training.face.recipe import FaceRecipe
-from models.training.face.scenes import SHAPES, Scenes
+from models.training.face.scenes import Scenes, shapes
+from models.training.face.start import load_parser
 from models.training.face.teacher import TeacherSamples
 from models.training.fit import Fit
 from models.training.recipe import read_recipe
@@ -29,6 +30,7 @@ from shared.errors import SemcallError
 TEACHER_CONTEXT = 6
 TEACHER_INPUTS = 4
 _SHOWN = 32
+_CALIBRATED_ON = 12  # batches of 16: two of each shape
 
 
 def train_face(config: Path, data: Path, out: Path, minutes: float | None = None) -> Path | None:
@@ -63,7 +65,11 @@ def _rounds(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> Iter
     heads = read_heads(data, "train")
     torch.manual_seed(recipe.seed + 1)
     net: nn.Module = FaceParser(recipe.width, recipe.context)
-    watched = Scenes(labelled, heads, photographs, recipe.seed + 1000, 1)  # other draws of the same material
+    if recipe.start:
+        first = Scenes(labelled, heads, photographs, recipe.seed, recipe.batch, recipe.pixels, hard=True)
+        load_parser(net, Path(recipe.start), (first.batch(step)[0] for step in range(_CALIBRATED_ON)))
+    # Other draws of the same material:
+    watched = Scenes(labelled, heads, photographs, recipe.seed + 1000, 1, recipe.pixels)
     about = _binding(recipe)
     for name, steps, rate in (
         ("parser", recipe.steps, recipe.rate),
@@ -72,7 +78,7 @@ def _rounds(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> Iter
         hard = name == "polish"
         if hard:
             about |= {"polish_steps": steps, "polish_rate": rate}
-        scenes = Scenes(labelled, heads, photographs, recipe.seed + hard, recipe.batch, hard)
+        scenes = Scenes(labelled, heads, photographs, recipe.seed + hard, recipe.batch, recipe.pixels, hard)
 
         def show(averaged: nn.Module, step: int, name: str = name) -> None:
             _picture(averaged, watched, out / f"{name}-{step:06}.jpg")
@@ -109,7 +115,7 @@ def _binding(recipe: FaceRecipe) -> dict[str, object]:
 
 def _binding_teacher(recipe: FaceRecipe) -> dict[str, object]:
     """The same for the teacher and its labels."""
-    parsers = ("steps", "rate", "width", "context", "bf16")
+    parsers = ("steps", "rate", "width", "context", "pixels", "start", "bf16")
     return {name: value for name, value in _binding(recipe).items() if name not in parsers}
 
 
@@ -130,9 +136,9 @@ def _labelled(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> li
 
 def _picture(net: nn.Module, watched: Scenes, path: Path) -> None:
     """A contact sheet of scenes with what the network says."""
-    cells = []
+    cells, kinds = [], len(shapes(1))
     for number in range(_SHOWN):
-        pictures, _, _ = watched.batch(len(SHAPES) * number if number % 4 else 4 + len(SHAPES) * number)
+        pictures, _, _ = watched.batch(kinds * number if number % 4 else 4 + kinds * number)
         with torch.no_grad():
             said = torch.sigmoid(questions(net(pictures.float())))[0].numpy()
         bgr = np.ascontiguousarray(pictures[0].numpy().transpose(1, 2, 0)[..., ::-1])
