@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 
 from models.registry import list_models
-from receiver.restorer import Restorer
 from shared.grid import grid_shape
 from shared.picture import planes
+from shared.restorer import Restorer
 
 ROUNDS = 60
 

@@ -26,12 +26,12 @@ from models.evaluation.plain import open_plain
 from models.registry import find_model
 from receiver.decoder import Decoder
 from receiver.jitter import AccessUnit
-from receiver.restorer import Restorer
 from sender.encoder import SemanticEncoder, warm_up
 from sender.face import SteadySegmenter
 from sender.parser import FaceParser
 from shared.astronaut import AstronautClip
 from shared.picture import CLOCK_RATE, Picture, bgra_from_i420
+from shared.restorer import Restorer
 
 PICTURES, SKIPPED, FPS, BITRATE = 150, 15, 30, 400_000
 

@@ -23,11 +23,11 @@ from receiver.logbook import Counts, Logbook
 from receiver.picture import DecodedPicture
 from receiver.pipeline import DecodeThread, RestoreThread
 from receiver.recorder import Recorder
-from receiver.restorer import Restorer
 from receiver.rtp import ReceivePath
 from receiver.terminal import TerminalView, display_problem
 from shared.mailbox import Latest
 from shared.peer import LoopThread, video_transceiver
+from shared.restorer import Restorer
 from shared.signals import handling
 from shared.stats import Stats
 from shared.whip_server import WhipServer

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import time
 from fractions import Fraction
-from typing import Any, cast
 
 import av
-import numpy as np
 from av.codec.context import Flags
-from numpy.typing import NDArray
 
 from receiver.jitter import AccessUnit
 from receiver.picture import DecodedPicture
 from shared.grid import grid_shape
 from shared.picture import CLOCK_RATE, i420_from_frame, size_of
+from shared.quantisers import SIDE_DATA, quantiser_map
 from shared.stamp import CaptureClock, read_stamp
 
 _SQUARE = Fraction(1)
-_BLOCK_DELTA = 16  # offset of delta_qp in struct AVVideoBlockParams: after x, y, width, height
 
 
 class Decoder:
@@ -29,7 +26,7 @@ class Decoder:
         self._codec.thread_count = 1
         self._codec.thread_type = "SLICE"  # FRAME threads would add a picture of delay each
         self._codec.flags |= Flags.low_delay | Flags.output_corrupt
-        self._codec.options = {"export_side_data": "venc_params"}
+        self._codec.options = dict(SIDE_DATA)
         self._clock = CaptureClock()
         self._started = False
         self._broken = False  # a unit was damaged since the last IDR
@@ -76,18 +73,3 @@ class Decoder:
                 )
             )
         return pictures
-
-
-def quantiser_map(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """Luma quantiser per macroblock, uint8 [rows, columns], from FFmpeg's AVVideoEncParams side data.
-
-    Zeros where the decoder exported none.
-    """
-    rows, columns = grid_shape(frame.width, frame.height)
-    for data in cast(Any, frame.side_data):  # typed for motion vectors only
-        if data.type.name == "VIDEO_ENC_PARAMS" and data.nb_blocks == rows * columns:
-            raw = np.frombuffer(data, np.uint8)[data.blocks_offset :][: data.nb_blocks * data.block_size]
-            blocks = raw.reshape(data.nb_blocks, data.block_size)
-            delta = np.ascontiguousarray(blocks[:, _BLOCK_DELTA : _BLOCK_DELTA + 4]).view("<i4")[:, 0]
-            return np.asarray(delta + data.qp, np.uint8).reshape(rows, columns)
-    return np.zeros((rows, columns), np.uint8)

@@ -31,7 +31,7 @@ _END_WITHIN = 1.0  # seconds for the restoration in hand
 
 
 class PictureRestorer(Protocol):
-    """What the restore thread needs of a restorer (receiver/restorer.py)."""
+    """What the restore thread needs of a restorer (shared/restorer.py)."""
 
     def restore(self, i420: I420, qp: NDArray[np.uint8]) -> I420:
         """The repaired picture, a new array of the same shape. Raises SemcallError when it cannot go on."""

@@ -75,10 +75,10 @@ def test_imports_follow_the_arrows(path: Path) -> None:
         ("sender/a.py", "import receiver.app"),
         ("receiver/a.py", "def f():\n    from sender.app import send"),
         ("shared/a.py", "class A:\n    def f(self):\n        import models.registry"),
-        ("models/registry.py", "from receiver.restorer import Restorer"),
+        ("models/registry.py", "from receiver.decoder import Decoder"),
         ("models/registry.py", "if True:\n    import torch.nn as nn"),
         ("models/evaluation/a.py", "import onnx"),
-        ("receiver/restorer.py", "import onnxruntime, torch"),
+        ("receiver/decoder.py", "import onnxruntime, torch"),
         ("receiver/terminal.py", "def f():\n    import PySide6"),
         ("receiver/app.py", "from PySide6 import QtCore"),
         ("sender/a.py", "from . import b"),
@@ -92,7 +92,7 @@ def test_the_rules_bite(name: str, source: str) -> None:
 
 
 def test_the_rules_let_pass_what_is_right() -> None:
-    assert breaches("receiver/restorer.py", "import onnxruntime\nfrom shared.errors import SemcallError") == []
+    assert breaches("receiver/decoder.py", "import onnxruntime\nfrom shared.errors import SemcallError") == []
     assert breaches("receiver/app.py", "def f():\n    from PySide6 import QtCore") == []
     assert breaches("models/networks/a.py", "import torch\nfrom models.registry import Model") == []
     assert breaches("semcall.py", "import sender.app, receiver.app, models.registry, shared.errors") == []

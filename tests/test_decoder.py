@@ -12,12 +12,13 @@ import pytest
 from av.video.frame import PictureType
 from numpy.typing import NDArray
 
-from receiver.decoder import Decoder, quantiser_map
+from receiver.decoder import Decoder
 from receiver.jitter import AccessUnit
 from receiver.picture import DecodedPicture
 from shared.astronaut import photograph
 from shared.h264 import is_keyframe
 from shared.picture import CLOCK_RATE, I420, bgr_from_i420, i420_from_bgr
+from shared.quantisers import quantiser_map
 from shared.stamp import Stamp, write_stamp
 
 WIDTH, HEIGHT = 320, 176

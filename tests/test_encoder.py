@@ -11,7 +11,6 @@ from av.codec.context import Flags
 from faces import astronaut_face, oval
 from numpy.typing import NDArray
 
-from receiver.decoder import quantiser_map
 from sender.cavlc import INTRA16, MacroblockParser
 from sender.encoder import EncodeStats, SemanticEncoder
 from sender.roi import RegionFrame, rectangles
@@ -21,6 +20,7 @@ from shared.grid import Mask, grid_shape, row_runs
 from shared.h264 import NAL_SEQUENCE_PARAMETERS, is_keyframe, nal_type, nal_units
 from shared.h264_headers import parse_sequence_parameters
 from shared.picture import Picture
+from shared.quantisers import quantiser_map
 
 SMALL = 320, 184  # the last row of macroblocks is half outside
 

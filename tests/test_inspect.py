@@ -15,7 +15,6 @@ import pytest
 from command import call
 from numpy.typing import NDArray
 
-from receiver.decoder import quantiser_map
 from sender.cavlc import INTER, PCM, SKIP, MacroblockParser
 from sender.inspect import Report, draw_maps, inspect_file
 from sender.live import EncodeOptions
@@ -23,6 +22,7 @@ from sender.offline import OfflineOptions, encode_file
 from shared.astronaut import AstronautClip
 from shared.errors import SemcallError
 from shared.h264 import nal_units
+from shared.quantisers import quantiser_map
 
 SIZE = 320, 180  # the last row of macroblocks is a quarter inside
 CAVLC = {"preset": "veryfast", "tune": "zerolatency", "crf": "28", "x264-params": "cabac=0:bframes=0", "g": "1000"}

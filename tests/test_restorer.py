@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from models.registry import find_model, list_models
 from models.training.coding import transcode
-from receiver.restorer import Restorer
 from shared.astronaut import AstronautClip, photograph
 from shared.errors import SemcallError
 from shared.grid import grid_shape
 from shared.picture import I420, i420_from_bgr, planes
+from shared.restorer import Restorer
 
 SIZES = [(1280, 720), (718, 404), (640, 360), (362, 402), (18, 16), (2, 2)]
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from models.registry import find_model
-from receiver.restorer import Restorer
 from shared.errors import SemcallError
 from shared.grid import grid_shape
 from shared.picture import I420, planes
+from shared.restorer import Restorer
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("onnx", reason="needs the train extra")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, cast
+from typing import Any
 
 import av
 import numpy as np
-from av.sidedata.encparams import VideoEncParams
 from numpy.typing import NDArray
 
 from shared.grid import row_runs
 from shared.picture import I420, i420_from_frame, planes
+from shared.quantisers import SIDE_DATA, quantiser_map
 
 # A constant quantiser that regions can bend: adaptive quantisation must be on, and weak enough to add nothing.
 _BASE_QP = 30
@@ -52,7 +52,7 @@ def transcode(frames: Sequence[I420], qp: NDArray[np.uint8], fps: int = 30) -> l
     encoder.options = dict(_X264)
     encoder.profile = "Baseline"
     decoder = av.CodecContext.create("h264", "r")
-    decoder.options = {"export_side_data": "venc_params"}
+    decoder.options = dict(SIDE_DATA)
     decoder.thread_count = 1
     regions = _region_filter(qp, width, height, fps)
     packets: list[av.Packet[Any]] = []
@@ -66,23 +66,9 @@ def transcode(frames: Sequence[I420], qp: NDArray[np.uint8], fps: int = 30) -> l
     for packet in [*(av.Packet(bytes(packet)) for packet in packets), None]:
         pictures += decoder.decode(packet)
     return [
-        Coded(i420_from_frame(picture), qp_map(picture), packet.size * 8)
+        Coded(i420_from_frame(picture), quantiser_map(picture), packet.size * 8)
         for picture, packet in zip(pictures, packets, strict=True)
     ]
-
-
-def qp_map(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """Luma quantisers of a frame decoded with `export_side_data=venc_params`: uint8 [rows, columns].
-
-    FFmpeg's AVVideoBlockParams: five 32-bit numbers, x, y, w, h and the difference to the picture's quantiser.
-    """
-    side = next(item for item in frame.side_data if isinstance(item, VideoEncParams))
-    raw = np.frombuffer(cast(Any, side), np.uint8)
-    end = side.blocks_offset + side.nb_blocks * side.block_size
-    blocks = raw[side.blocks_offset : end].reshape(side.nb_blocks, side.block_size)[:, :20].copy().view("<i4")
-    result = np.zeros((-(-frame.height // 16), -(-frame.width // 16)), np.uint8)
-    result[blocks[:, 1] >> 4, blocks[:, 0] >> 4] = np.clip(side.qp + blocks[:, 4], 0, 51)
-    return result
 
 
 def rate(coded: Sequence[Coded], fps: int = 30) -> float:
