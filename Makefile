@@ -34,5 +34,5 @@ clean:
 	touch $@
 
 .venv/dev: .venv/runtime
-	$(PIP) -e ".[train,dev]"
+	$(PIP) -e ".[train,evaluate,cluster,dev]"
 	touch $@

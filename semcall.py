@@ -251,6 +251,7 @@ def encode(
     ] = None,
     face: Face = "face",
     face_region: FaceRegion = "face",
+    seconds: Annotated[float | None, typer.Option(help="Stop after so many; default: the whole file.")] = None,
     stats: SentStats = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT and the statistics.")] = False,
 ) -> None:
@@ -272,9 +273,82 @@ def encode(
         size=_size(size),
         fps=_fps(fps),
         keyframe_interval=_interval(keyframe_interval),
+        seconds=_seconds("--seconds", seconds),
         force=force,
     )
     run(options, console)
+
+
+@app.command()
+def evaluate(
+    out: Annotated[Path, typer.Option(help="Directory for the report.")],
+    clips: Annotated[Path | None, typer.Option(help="Directory of video files.")] = None,
+    dataset: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(help="ffpp ROOT: FaceForensics++ or DeepFakeDetection, the paper's split."),
+    ] = None,
+    data: Annotated[
+        Path, typer.Option(help="Directory with the metrics' weights (docs/metrics.md); those missing are left out.")
+    ] = Path("../shared/data"),
+    restore: Annotated[
+        list[str] | None, typer.Option(help="Restorer's name or ONNX file, off for none; default: every shipped one.")
+    ] = None,
+    face: Face = "face",
+    face_region: FaceRegion = "face",
+    boxes: Annotated[Path | None, typer.Option(help="CSV of faces; default: where the parser sees them.")] = None,
+    seconds: Annotated[float, typer.Option(help="Of each clip, from its start.")] = 10.0,
+    curves: Annotated[
+        bool, typer.Option(help="Also the rates between the tables': BD-rate, bandwidth factor.")
+    ] = True,
+    workers: Annotated[int, typer.Option(help="Cells at a time on this machine.")] = 1,
+    cluster: Annotated[str | None, typer.Option(help="tcp://HOST:PORT of a Dask scheduler.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="What was coded and measured; default: OUT/cache. Keep it to go on.")
+    ] = None,
+    sheet: Annotated[list[str] | None, typer.Option(help="Clip to draw a contact sheet of; default: all.")] = None,
+    paper: Annotated[Path | None, typer.Option(help="CSV of the paper's figures to set beside these.")] = None,
+) -> None:
+    """Measure what semcall gains on clips, in the tables of the paper and beyond.
+
+    Example: [bold]semcall evaluate --clips talks --out report --workers 2[/]
+    """
+    import functools
+    from importlib.metadata import version
+
+    from models.evaluation.study.ffpp import find_videos, paper_split
+    from models.evaluation.study.sources import find_clips
+    from models.evaluation.study.study import StudyOptions
+    from models.evaluation.study.study import evaluate as run
+    from models.registry import find_model, list_models
+    from sender.offline import encode_at
+
+    if (clips is None) == (dataset is None):
+        raise SemcallError("Say what to evaluate: --clips DIR, or --dataset ffpp ROOT.")
+    if dataset is not None and dataset[0] != "ffpp":
+        raise SemcallError(f"--dataset {dataset[0]} is not known: the one that is, is ffpp.")
+    parser = _face(face, face_region)
+    names = [model.name for model in list_models("restorer") if model.shipped] if restore is None else restore
+    options = StudyOptions(
+        clips=[video.path for video in paper_split(find_videos(dataset[1]))]
+        if dataset
+        else find_clips(clips or Path()),
+        out=out,
+        cache=cache or out / "cache",
+        restorers=[find_model(name) for name in names if name != "off"],
+        data=data,
+        face={"sha256": parser.card.get("sha256"), "region": face_region},
+        command=" ".join(["semcall", *sys.argv[1:]]),
+        seconds=_seconds("--seconds", seconds) or 10.0,
+        curves=curves,
+        workers=workers,
+        cluster=cluster,
+        boxes=boxes,
+        paper=paper,
+        sheets=sheet,
+        version=version("semcall"),
+    )
+    if not run(options, functools.partial(encode_at, face=parser), console):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -31,13 +31,17 @@ class Mp4Writer:
 
     The first access unit has to be an IDR with its parameter sets; those of all access units go to the sample
     description (`avcC`, ISO/IEC 14496-15 clause 5.3.3), where an `avc1` track has them, and so must not change.
-    Raises SemcallError where the file cannot be written; `named` is what that calls it.
+    `cut`: sound ends with the last picture, not with its source. Raises SemcallError where the file cannot be
+    written; `named` is what that calls it.
     """
 
-    def __init__(self, path: Path, fps: float, sound: Sound | None = None, named: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, fps: float, sound: Sound | None = None, named: Path | None = None, cut: bool = False
+    ) -> None:
         self._named = named or path
         self._period = round(CLOCK_RATE / fps)
         self._sound = sound
+        self._cut, self._end = cut, 0.0
         self._video: VideoStream | None = None
         try:
             self._container = av.open(str(path), "w", format="mp4", options=_OPTIONS)
@@ -53,6 +57,7 @@ class Mp4Writer:
         packet.pts = packet.dts = ticks
         packet.time_base, packet.duration = _TIME_BASE, self._period
         packet.is_keyframe = is_keyframe(access_unit)
+        self._end = (ticks + self._period) / CLOCK_RATE
         try:
             if self._video is None:
                 self._video = self._describe(access_unit)
@@ -72,7 +77,7 @@ class Mp4Writer:
     ) -> None:
         try:
             if error is None and self._sound is not None and self._video is not None:
-                for packet in self._sound.until(float("inf")):
+                for packet in self._sound.until(self._end if self._cut else float("inf")):
                     self._container.mux(packet)
             self._container.close()
         except (av.FFmpegError, OSError) as failure:

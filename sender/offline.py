@@ -38,7 +38,8 @@ MAX_FPS = 240.0
 class OfflineOptions:
     """What `semcall encode` was asked for. `size`: bound of the coded picture; `fps`: None keeps every picture.
 
-    `keyframe_interval`: seconds between IDRs, None for the first alone; `force`: replace what is there.
+    `keyframe_interval`: seconds between IDRs, None for the first alone; `seconds`: encode only so many, None for all;
+    `force`: replace what is there.
     `encode.fps` is ignored: the file says it.
     """
 
@@ -49,6 +50,7 @@ class OfflineOptions:
     size: tuple[int, int] = (1280, 720)
     fps: float | None = None
     keyframe_interval: float | None = None
+    seconds: float | None = None
     force: bool = False
 
 
@@ -125,9 +127,11 @@ def _encode_file(options: OfflineOptions, progressed: Progressed | None) -> Summ
         contextlib.closing(sound),
         replacing(options.out) as part,
         writing_lines(options.encode.stats) as write_line,
-        Mp4Writer(part, fps, sound, options.out) as writer,
+        Mp4Writer(part, fps, sound, options.out, cut=options.seconds is not None) as writer,
     ):
         total = None if source.frames is None else round(source.frames * fps / clip.fps)
+        if options.seconds is not None:
+            total = min(total or 1 << 30, round(options.seconds * fps))
         last = 0.0
         for picture, mask, access_unit, stats in _coded(clip, fps, options, parser):
             writer.write(access_unit, picture.ticks)
@@ -137,7 +141,8 @@ def _encode_file(options: OfflineOptions, progressed: Progressed | None) -> Summ
             if progressed is not None:
                 progressed(summary.frames, total and max(total, summary.frames))
     summary.seconds, summary.elapsed, summary.sound = last + 1 / fps, time.monotonic() - start, sound.described
-    if source.seconds is not None and source.seconds - summary.seconds > max(0.5, 0.02 * source.seconds):
+    whole = source.seconds is not None and (options.seconds is None or source.seconds < options.seconds)
+    if source.seconds is not None and whole and source.seconds - summary.seconds > max(0.5, 0.02 * source.seconds):
         summary.broken.append(
             f"{options.source} breaks off after {summary.seconds:.1f} of {source.seconds:.1f} s; so does the result."
         )
@@ -158,6 +163,8 @@ def _coded(
     keyframe_at = 0.0
     begun = time.perf_counter()
     for index, seconds, i420 in _thinned(clip, options.fps):
+        if options.seconds is not None and seconds >= options.seconds - 1e-3:
+            return
         read = time.perf_counter()
         picture = Picture(i420, round(seconds * CLOCK_RATE), index)
         mask = segmenter.mask(picture)
@@ -170,6 +177,18 @@ def _coded(
         times |= {**segmenter.milliseconds, **stats.milliseconds}
         yield picture, mask, access_unit, replace(stats, milliseconds=times)
         begun = time.perf_counter()
+
+
+def encode_at(
+    source: Path, out: Path, stats: Path, bitrate: float, share: float, seconds: float, face: FaceOptions
+) -> None:
+    """One file of a comparison: `semcall encode` in exact mode at 1280x720 or less, in place of what is there.
+
+    `bitrate`: bit/s; `share`: 0..1; `seconds`: no more than so many; `stats`: gets a JSON line per coded picture.
+    Raises SemcallError as `encode_file` does.
+    """
+    coded = EncodeOptions(bitrate=bitrate, share=share, mode="exact", stats=stats)
+    encode_file(OfflineOptions(source, out, coded, face, seconds=seconds, force=True))
 
 
 def _thinned(clip: Clip, fps: float | None) -> Iterator[tuple[int, float, I420]]:

@@ -348,7 +348,7 @@ def random_lpips() -> tuple[dict[str, object], dict[str, object]]:
 def test_lpips_computes_the_papers_equation() -> None:
     """Against a computation in plain loops over what torch.nn's layers give."""
     torch = pytest.importorskip("torch", reason="needs the train extra")
-    from models.networks.lpips import Lpips, picture_distance
+    from models.networks.lpips import Lpips, PictureDistance
 
     body, head = random_lpips()
     nn = torch.nn
@@ -378,9 +378,9 @@ def test_lpips_computes_the_papers_equation() -> None:
     for one, two, weight in zip(maps(photo), maps(other), head.values(), strict=True):
         unit = [m / np.sqrt((m**2).sum(0)) for m in (one, two)]
         expected += float((weight[0].numpy() * (unit[0] - unit[1]) ** 2).sum(0).mean())
-    net = Lpips(body, head)
-    assert picture_distance(net, photo, other) == pytest.approx(expected, rel=1e-4)
-    assert picture_distance(net, photo, photo) == 0
+    distance = PictureDistance(Lpips(body, head))
+    assert distance(photo, other) == pytest.approx(expected, rel=1e-4)
+    assert distance(photo, photo) == 0
 
 
 def test_lpips_refuses_other_layouts(tmp_path: Path) -> None:

@@ -46,17 +46,17 @@ class Perceptual:
             raise SemcallError(f"Perceptual metrics need {error.name}: pip install 'semcall[train]'.") from None
         folder = data / "weights" if (data / "weights").is_dir() else data
         body, head, vgg = alexnet or _cache() / ALEXNET, folder / HEAD, folder / features.VGG
-        self._net: lpips.Lpips | features.FeatureNet
+        net: lpips.Lpips | features.FeatureNet
         if alexnet or (body.is_file() and head.is_file()):
-            self.name, self._net = LPIPS, lpips.load_lpips(body, head)
+            self.name, net = LPIPS, lpips.load_lpips(body, head)
         elif vgg.is_file():
-            self.name, self._net = STAND_IN, features.Vgg(vgg)
+            self.name, net = STAND_IN, features.Vgg(vgg)
         else:
             raise SemcallError(
                 f"No perceptual metric: {folder} has neither the weights of {LPIPS} nor of its stand-in; put "
                 f"{HEAD.as_posix()} there and torchvision's {ALEXNET} into torch's cache, or {features.VGG} there."
             )
-        self._distance = lpips.picture_distance
+        self._distance = lpips.PictureDistance(net)
 
     def __call__(self, reference: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
         """The distance of two pictures of one size, uint8 [H, W, 3] of B, G, R.
@@ -71,7 +71,7 @@ class Perceptual:
             raise SemcallError(
                 f"{self.name} cannot judge {width}x{height}; give pictures of at least {LEAST}x{LEAST}."
             )
-        return self._distance(self._net, reference, other)
+        return self._distance(reference, other)
 
 
 def _cache() -> Path:

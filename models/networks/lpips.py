@@ -66,7 +66,11 @@ class Lpips(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Distances [n] of RGB 0 .. 1, float32 [n, 3, H, W], at least 32x32."""
-        pairs = zip(self.maps(first), self.maps(second), self._head, strict=True)
+        return self.distance(self.maps(first), self.maps(second))
+
+    def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """Distances [n] of two results of `maps`."""
+        pairs = zip(first, second, self._head, strict=True)
         return torch.stack([F.conv2d((a - b).pow(2), w).mean((1, 2, 3)) for a, b, w in pairs]).sum(0)
 
 
@@ -79,11 +83,36 @@ def load_lpips(alexnet: Path, head: Path) -> Lpips:
     return Lpips(body, _load(head, HEAD_SHA256, "lpips/weights/v0.1/alex.pth of the package lpips"))
 
 
-def picture_distance(net: Lpips | FeatureNet, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
-    """The distance between two pictures, uint8 [H, W, 3] of B, G, R."""
-    with torch.no_grad():
-        one, two = (_rgb(picture) for picture in (first, second))
-        return float(net(one, two) if isinstance(net, Lpips) else net.distance(net(one), net(two)))
+class PictureDistance:
+    """The distance between two pictures, uint8 [H, W, 3] of B, G, R.
+
+    What the network says of the latest references up to 256x256 is remembered: a study compares them with many.
+    """
+
+    _REMEMBERED, _LARGEST = 24, 256 * 256
+
+    def __init__(self, net: Lpips | FeatureNet) -> None:
+        self._net = net
+        self._known: dict[bytes, list[Tensor]] = {}
+
+    def __call__(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+        """Of the reference and another picture of its size."""
+        with torch.no_grad():
+            return float(self._net.distance(self._reference(first), self._maps(second)))
+
+    def _reference(self, picture: NDArray[np.uint8]) -> list[Tensor]:
+        if picture.shape[0] * picture.shape[1] > self._LARGEST:
+            return self._maps(picture)
+        key = hashlib.sha256(repr(picture.shape).encode() + np.ascontiguousarray(picture).tobytes()).digest()
+        maps = self._known.pop(key, None) or self._maps(picture)
+        self._known[key] = maps  # the newest last
+        if len(self._known) > self._REMEMBERED:
+            del self._known[next(iter(self._known))]
+        return maps
+
+    def _maps(self, picture: NDArray[np.uint8]) -> list[Tensor]:
+        rgb = _rgb(picture)
+        return self._net.maps(rgb) if isinstance(self._net, Lpips) else list(self._net(rgb))
 
 
 def _rgb(bgr: NDArray[np.uint8]) -> Tensor:
