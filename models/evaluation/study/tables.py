@@ -154,7 +154,9 @@ def _ranked(columns: Iterable[tuple[Column, list[Cell]]]) -> list[tuple[Column, 
 
 
 def _with_paper(table: Table, known: Sequence[PaperCell]) -> Table:
-    """The paper's numbers beside ours; its rows that ours lack go below."""
+    """The paper's numbers beside ours, where there are any; its rows that ours lack go below."""
+    if not table.clips:
+        return table
     if not known:
         note = f"The paper's numbers for its Table {table.number} are not at hand, so none stand beside ours."
         return replace(table, notes=[*table.notes, note])
