@@ -166,6 +166,8 @@ def main() -> None:
     rates = options.rate or RATES
     cv2.setNumThreads(1)
     warm_up()
+    if options.seconds < SETTLED + 3:
+        parser.error(f"--seconds must be at least {SETTLED + 3:g}: figures are of windows of 3 s after {SETTLED:g} s")
     clips = list(load(options.data, options.seconds, options.clip))
     console = Console(width=150)
     control, gains = _control_table(), _gain_table()

@@ -18,7 +18,7 @@ Grid = NDArray[np.float32]
 
 _CELL = 4  # samples of the small luma along a cell of the motion grid: what DIS resolves at its ultrafast preset
 _ON, _OFF = 0.5, 0.3  # a cell joins the mask above one and leaves below the other: what lies between does not toggle
-_STRONG, _FEWEST = 0.75, 3  # a new face needs one cell as sure as this, and so many cells: lamps and knots seldom do
+_STRONG, _FEWEST = 0.95, 3  # a new face needs one cell as sure as this, and so many cells: lamps and knots seldom do
 _BLEND = 0.5  # weight of a new parse: halves what a network trembles, and settles within three parses
 _DISPUTED = 0.5  # a cell that a parse says this differently is in dispute...
 _CHANGED = 0.15  # ...and so are cells beside it that it says this differently
@@ -26,7 +26,7 @@ _STILL = 2.0  # mean difference of a cell in code values below which nothing mov
 # Mean difference that motion does not explain, over the contrast (standard deviation): clips reach 0.16, and 0.20 at
 # a fifth of their light; cuts between them begin at 0.28 and 0.31.
 _CUT, _CUT_LEAST = 0.24, 2.0  # ... and in code values, lest noise in the dark looks like a cut
-_PAIR, _AROUND = np.ones((2, 2), np.uint8), np.ones((5, 5), np.uint8)
+_PAIR, _BESIDE, _AROUND = np.ones((2, 2), np.uint8), np.ones((3, 3), np.uint8), np.ones((5, 5), np.uint8)
 
 
 class MaskTracker:
@@ -71,6 +71,14 @@ class MaskTracker:
     def mask(self) -> Mask:
         """Bool [h', w'], the parser's grid; all False, of whatever size, while nothing is known."""
         return self._mask
+
+    @property
+    def belief(self) -> Grid:
+        """How far cells are believed to be face, 0..1, in the mask and beside it; 0 elsewhere. Float32 [h', w']."""
+        if self._now is None:
+            return np.zeros(self._mask.shape, np.float32)
+        near = cv2.dilate(self._mask.astype(np.uint8), _BESIDE).astype(np.bool_)
+        return np.where(near, self._now[..., 0], np.float32(0))
 
     def advance(self, luma: NDArray[np.uint8]) -> None:
         """Go on to the next picture: uint8 [h, w], its luma at about 320x180, always the same size."""
