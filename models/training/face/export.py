@@ -27,4 +27,6 @@ def export_face(fit: Fit, recipe: FaceRecipe, data: Path, folder: Path, command:
         "training": {"recipe": asdict(recipe), "minutes_of_last_round": round(fit.seconds / 60, 1)},
         "command": command,
     }
-    return write_parser(fit.averaged(), recipe.name, folder, CLASSES, REGIONS, recipe.pixels, MULTIPLE, facts)
+    return write_parser(
+        fit.averaged(), recipe.name, folder, CLASSES, REGIONS, recipe.input_pixels or recipe.pixels, MULTIPLE, facts
+    )

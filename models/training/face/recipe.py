@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FaceRecipe:
-    """`width`, `context`: of the parser (FaceParser); `pixels`: area that pictures are scaled to; `start`: the ONNX
-    file of an earlier parser of that size to go on from instead of afresh (`steps` may then be 0);
-    `teacher_width`: of the crop-level teacher, context 6.
+    """`width`, `context`: of the parser (FaceParser); `pixels`: area of pictures in training; `input_pixels`: that to
+    which calls scale theirs (0: the same; small faces gain from a little more); `start`: the ONNX file of an earlier
+    parser of that size to go on from instead of afresh (`steps` may then be 0); `teacher_width`: of the crop-level
+    teacher, context 6.
 
     `steps`, `teacher_steps`: of optimisation, `batch` samples each; `rate`, `teacher_rate`: AdamW's highest learning
     rate, on a cosine after a short rise; `ema`: decay of the averaged weights that are kept; `bf16`: the parser is
@@ -25,6 +26,7 @@ class FaceRecipe:
     width: int = 16
     context: int = 12
     pixels: int = 57600
+    input_pixels: int = 0
     start: str = ""
     teacher_width: int = 16
     steps: int = 18000

@@ -109,7 +109,16 @@ def train_teacher(recipe: FaceRecipe, data: Path, out: Path, console: Console) -
 
 def _binding(recipe: FaceRecipe) -> dict[str, object]:
     """What a run may not change and go on: all that the parser depends on before its polish."""
-    free = ("name", "threads", "workers", "checkpoint_every", "pictures_every", "polish_steps", "polish_rate")
+    free = (
+        "name",
+        "threads",
+        "workers",
+        "checkpoint_every",
+        "pictures_every",
+        "polish_steps",
+        "polish_rate",
+        "input_pixels",
+    )
     return {name: value for name, value in asdict(recipe).items() if name not in free}
 
 
