@@ -237,11 +237,11 @@ def encode(
     preset: Preset = "veryfast",
     keyframe_interval: Annotated[
         float | None,
-        typer.Option(help="Seconds between keyframes; default: only the first picture, so players seek poorly."),
+        typer.Option(help="Seconds between keyframes; default: one only."),
     ] = None,
     face: Face = "face",
     face_region: FaceRegion = "face",
-    seconds: Annotated[float | None, typer.Option(help="Stop after so many; default: the whole file.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop after so many.")] = None,
     stats: SentStats = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT and the statistics.")] = False,
 ) -> None:

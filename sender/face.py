@@ -28,7 +28,7 @@ _SELDOM = 30  # ...and where it does not: about once a second, lest who enters w
 _BUSY = 0.5  # part of its time that the network's thread may be busy
 _RECENT = 0.3  # weight of the newest value in moving means
 _SHORT, _LONG = 1 / 240, 0.1  # seconds between pictures that count: a source that pauses says nothing of its rate
-_COVERED = 0.55  # mean belief in a macroblock from which on it is coded as face: half its cells, if they are sure
+_COVERED = 0.48  # mean belief in a macroblock from which on it is coded as face: half of its cells, if they are sure
 _PATIENCE = 0.025  # seconds that a picture waits for the parser where nothing is known of its scene
 
 

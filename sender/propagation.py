@@ -18,7 +18,7 @@ Grid = NDArray[np.float32]
 
 _CELL = 4  # samples of the small luma along a cell of the motion grid: what DIS resolves at its ultrafast preset
 _ON, _OFF = 0.5, 0.3  # a cell joins the mask above one and leaves below the other: what lies between does not toggle
-_STRONG, _FEWEST = 0.95, 3  # a new face needs one cell as sure as this, and so many cells: lamps and knots seldom do
+_STRONG, _FEWEST = 0.9, 3  # a new face needs one cell as sure as this, and so many cells: lamps and knots seldom do
 _BLEND = 0.5  # weight of a new parse: halves what a network trembles, and settles within three parses
 _DISPUTED = 0.5  # a cell that a parse says this differently is in dispute...
 _CHANGED = 0.15  # ...and so are cells beside it that it says this differently

@@ -45,14 +45,14 @@ def film(*pictures: I420, fps: float = 30) -> list[Picture]:
 
 
 def squares(*faces: Square, size: tuple[int, int] = SIZE) -> Mask:
-    """The macroblocks more than half of which lies in the squares."""
+    """The macroblocks at least half of which lie in the squares."""
     bright = np.zeros((size[1], size[0]), np.float32)
     for left, top, side in faces:
         bright[top : top + side, left : left + side] = 1
     rows, columns = grid_shape(*size)
     padded = np.zeros((rows * 16, columns * 16), np.float32)
     padded[: size[1], : size[0]] = bright
-    return cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA) > 0.57
+    return cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA) >= 0.5
 
 
 def overlap(one: Mask, other: Mask) -> float:
