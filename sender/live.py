@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from sender.encoder import EncodeStats, SemanticEncoder
 from sender.face import Segmenter
 from sender.rate import KeyframeGate
 from sender.share import ShareMode
-from shared.grid import Mask
+from shared.grid import Mask, pack_mask
 from shared.lines import JsonLines
 from shared.mailbox import Latest
 from shared.picture import CLOCK_RATE, Picture
@@ -173,7 +170,7 @@ def record(picture: Picture, mask: Mask, stats: EncodeStats, dropped: int = 0) -
 
     `ticks`: the picture's time, 90 kHz; `frame`: its index in the source; `dropped`: pictures left out so far;
     `ms`: milliseconds per stage, of the face `shrink`, `flow` and, where a parse came in, `network`;
-    `mask`: base64 of the mask's bits in raster order (numpy.packbits).
+    `mask`: see `pack_mask`.
     """
     return {
         "ticks": picture.ticks,
@@ -188,5 +185,5 @@ def record(picture: Picture, mask: Mask, stats: EncodeStats, dropped: int = 0) -
         "keyframe": stats.keyframe,
         "dropped": dropped,
         "ms": {name: round(value, 3) for name, value in stats.milliseconds.items()},
-        "mask": base64.b64encode(np.packbits(mask).tobytes()).decode(),
+        "mask": pack_mask(mask),
     }

@@ -131,7 +131,8 @@ def _encode_file(options: OfflineOptions, progressed: Progressed | None) -> Summ
     ):
         total = None if source.frames is None else round(source.frames * fps / clip.fps)
         if options.seconds is not None:
-            total = min(total or 1 << 30, round(options.seconds * fps))
+            most = round(options.seconds * fps)
+            total = most if total is None else min(total, most)
         last = 0.0
         for picture, mask, access_unit, stats in _coded(clip, fps, options, parser):
             writer.write(access_unit, picture.ticks)
@@ -141,10 +142,12 @@ def _encode_file(options: OfflineOptions, progressed: Progressed | None) -> Summ
             if progressed is not None:
                 progressed(summary.frames, total and max(total, summary.frames))
     summary.seconds, summary.elapsed, summary.sound = last + 1 / fps, time.monotonic() - start, sound.described
-    whole = source.seconds is not None and (options.seconds is None or source.seconds < options.seconds)
-    if source.seconds is not None and whole and source.seconds - summary.seconds > max(0.5, 0.02 * source.seconds):
+    promised = source.seconds
+    if promised is not None and options.seconds is not None and promised >= options.seconds:
+        promised = None  # no end of the file was asked for
+    if promised is not None and promised - summary.seconds > max(0.5, 0.02 * promised):
         summary.broken.append(
-            f"{options.source} breaks off after {summary.seconds:.1f} of {source.seconds:.1f} s; so does the result."
+            f"{options.source} breaks off after {summary.seconds:.1f} of {promised:.1f} s; so does the result."
         )
     if sound.broken:
         summary.broken.append(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +29,23 @@ def row_runs(mask: Mask) -> NDArray[np.int32]:
     row, first = np.nonzero(edges == 1)
     _, end = np.nonzero(edges == -1)
     return np.stack([row, first, end], axis=1).astype(np.int32)
+
+
+def pack_mask(mask: Mask) -> str:
+    """A macroblock mask, bool [rows, columns], as base64 of its bits in raster order (numpy.packbits)."""
+    return base64.b64encode(np.packbits(mask).tobytes()).decode()
+
+
+def unpack_mask(text: str, width: int, height: int) -> Mask:
+    """What `pack_mask` made of the mask of a picture of `width` x `height`: bool [rows, columns].
+
+    >>> mask = np.eye(3, 4, dtype=np.bool_)
+    >>> bool((unpack_mask(pack_mask(mask), 64, 48) == mask).all())
+    True
+    """
+    rows, columns = grid_shape(width, height)
+    packed = np.frombuffer(base64.b64decode(text), np.uint8)
+    return np.unpackbits(packed, count=rows * columns).reshape(rows, columns).astype(np.bool_)
 
 
 def mask_to_pixels(mask: Mask, width: int, height: int) -> Mask:

@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from shared.errors import SemcallError
 
@@ -55,6 +55,11 @@ class JsonLines:
         if file is not None:
             with contextlib.suppress(OSError):
                 file.close()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines. Raises OSError and ValueError for what cannot be read."""
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
 def require_writable(path: Path | None) -> None:

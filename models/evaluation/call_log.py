@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from shared.grid import Mask, grid_shape
+from shared.grid import Mask, unpack_mask
+from shared.lines import read_lines
 from shared.picture import CLOCK_RATE, I420
 
 
@@ -112,13 +111,9 @@ def read_call_log(sent: Path, received: Path) -> CallLog:
 
 
 def _sent(line: dict[str, Any]) -> Sent:
-    rows, columns = grid_shape(line["width"], line["height"])
-    packed = np.frombuffer(base64.b64decode(line["mask"]), np.uint8)
-    mask = np.unpackbits(packed, count=rows * columns).reshape(rows, columns).astype(np.bool_)
+    mask = unpack_mask(line["mask"], line["width"], line["height"])
     return Sent(line["ticks"], line["frame"], line["bits"], line["face_bits"], line["dropped"], mask)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    return read_lines(path) if path.exists() else []

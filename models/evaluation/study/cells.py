@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from models.evaluation.study.coding import Coded, Encode, as_json, code, from_json, stats_path
+from models.evaluation.study.coding import Coded, Encode, code, from_json, stats_path
 from models.evaluation.study.measure import Box, measure
 from models.evaluation.study.metrics import open_metrics
 from models.evaluation.study.protocol import Coding, target_kbps
 from models.evaluation.study.store import Store
-from shared.clips import Clip
 
-NONE = "none"
-"""The restorer of pictures that stay as they are decoded."""
-CODING_CODE = ("sender", "shared")
+CODING_CODE = ("sender", "shared", "models/evaluation/study/coding.py")
 MEASURING_CODE = (
     "shared",
     "models/networks",
@@ -24,7 +21,10 @@ MEASURING_CODE = (
         f"models/evaluation/{name}.py"
         for name in ("brisque", "detector", "flicker", "identity", "metrics", "perceptual")
     ),
-    *(f"models/evaluation/study/{name}.py" for name in ("measure", "metrics", "protocol")),
+    *(
+        f"models/evaluation/study/{name}.py"
+        for name in ("cells", "coding", "measure", "metrics", "protocol", "results")
+    ),
 )
 """Sources that figures depend on."""
 
@@ -85,7 +85,7 @@ def _coded(job: Job) -> Coded:
         return from_json(kept)
     target = target_kbps(job.coding.kbps, job.source.size)
     coded = code(job.source.path, out, target, job.coding.share / 100, job.seconds, job.encode)
-    store.put(job.key, as_json(coded))
+    store.put(job.key, asdict(coded))
     return coded
 
 
@@ -115,8 +115,3 @@ def _record(job: Job, coded: Coded, restorer: str, measured: Mapping[str, Any]) 
 
 def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
-
-
-def size_of_clip(path: Path) -> tuple[int, int]:
-    """Width and height at which a clip is coded. Raises SemcallError for what cannot be read."""
-    return Clip(path).size

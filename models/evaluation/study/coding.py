@@ -6,17 +6,16 @@ within 0.4% of the target.
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from models.evaluation.study.protocol import TOLERANCE
-from shared.grid import Mask, grid_shape
+from models.evaluation.study.results import mean_known
+from shared.grid import Mask, unpack_mask
+from shared.lines import read_lines
 from shared.picture import CLOCK_RATE
 
 LOWEST, HIGHEST = 20e3, 20e6
@@ -85,21 +84,16 @@ def code(source: Path, out: Path, target: float, share: float, seconds: float, e
 
 def read_masks(stats: Path) -> list[Mask]:
     """The face mask of every coded picture, bool [rows, columns]."""
-    return [_mask(line) for line in _lines(stats)]
-
-
-def as_json(coded: Coded) -> dict[str, Any]:
-    """For keeping."""
-    return asdict(coded)
+    return [_mask(line) for line in read_lines(stats)]
 
 
 def from_json(kept: dict[str, Any]) -> Coded:
-    """Kept with `as_json`."""
+    """What `dataclasses.asdict` made of one, through JSON."""
     return Coded(**{**kept, "size": tuple(kept["size"])})
 
 
 def _read(stats: Path, target: float, passes: int) -> Coded:
-    lines = _lines(stats)
+    lines = read_lines(stats)
     ticks = [line["ticks"] for line in lines]
     step = float(np.median(np.diff(ticks))) if len(ticks) > 1 else CLOCK_RATE / 30
     seconds = (ticks[-1] - ticks[0] + step) / CLOCK_RATE
@@ -115,22 +109,11 @@ def _read(stats: Path, target: float, passes: int) -> Coded:
         kbps=kbps,
         reached=abs(kbps / target - 1) <= TOLERANCE,
         share=sum(line["face_bits"] for line in seen) / sum(line["bits"] for line in seen) if seen else None,
-        qp_face=_mean(line["qp_face"] for line in seen),
-        qp_background=_mean(line["qp_background"] for line in lines),
+        qp_face=mean_known(line["qp_face"] for line in seen),
+        qp_background=mean_known(line["qp_background"] for line in lines),
         passes=passes,
     )
 
 
-def _lines(stats: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in stats.read_text().splitlines() if line.strip()]
-
-
 def _mask(line: dict[str, Any]) -> Mask:
-    rows, columns = grid_shape(line["width"], line["height"])
-    packed = np.frombuffer(base64.b64decode(line["mask"]), np.uint8)
-    return np.unpackbits(packed, count=rows * columns).reshape(rows, columns).astype(np.bool_)
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    known = [value for value in values if value is not None and np.isfinite(value)]
-    return float(np.mean(known)) if known else None
+    return unpack_mask(line["mask"], line["width"], line["height"])

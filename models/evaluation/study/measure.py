@@ -7,9 +7,9 @@ the patch, and for the frame at a place that is drawn for every picture, the sam
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.evaluation.flicker import flicker
-from models.evaluation.metrics import psnr, ssim, ssim_map
+from models.evaluation.metrics import Plane, psnr, ssim_map
 from models.evaluation.study.coding import read_masks, stats_path
-from models.evaluation.study.metrics import Metrics, fits
+from models.evaluation.study.metrics import Bgr, Metrics, fits
+from models.evaluation.study.results import mean_known
 from shared.clips import Clip
 from shared.grid import MACROBLOCK, Mask, grid_shape
 from shared.picture import I420, bgr_from_i420, i420_from_frame, planes, size_of
@@ -77,12 +78,12 @@ def measure(
             if number + 1 not in seen or number + 1 not in reference:
                 continue
             box = _given(boxes, number) if boxes else face_box(masks[number], *size_of(seen[number]))
-            sides = [(side[number], side[number + 1]) for side in (reference, seen)]
-            _frame(parts["frame"], sides, metrics, number)
+            pair = _Pair.of(reference, seen, number)
+            _frame(parts["frame"], pair, metrics, number)
             if box is not None:
-                _face(parts["face"], sides, metrics, box)
+                _face(parts["face"], pair, metrics, box)
         measured[name] = {
-            **{part: {short: _mean(values) for short, values in parts[part].items()} for part in parts},
+            **{part: {short: mean_known(values) for short, values in parts[part].items()} for part in parts},
             "restorer_ms": round(float(np.median(times)), 3) if times else None,
             "judged": len(parts["frame"]["psnr"]),
         }
@@ -149,46 +150,65 @@ def _restoring(
     return restore, times
 
 
-def _frame(found: dict[str, list[float]], sides: list[tuple[I420, I420]], metrics: Metrics, number: int) -> None:
-    (first, first_next), (second, second_next) = sides
-    one, other = planes(first)[0], planes(second)[0]
-    found["ssim"].append(ssim(one, other))
-    found["psnr"].append(psnr(one, other))
-    found["flicker"].append(flicker([one, planes(first_next)[0]], [other, planes(second_next)[0]]))
-    bgr = bgr_from_i420(second)
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A picture of the reference and of what is judged: luma of both, and of the next ones; colours; SSIM's map."""
+
+    one: Plane
+    other: Plane
+    one_next: Plane
+    other_next: Plane
+    original: Bgr
+    bgr: Bgr
+    similarity: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, reference: Mapping[int, I420], seen: Mapping[int, I420], number: int) -> _Pair:
+        (one, other), (one_next, other_next) = (
+            tuple(planes(side[at])[0] for side in (reference, seen)) for at in (number, number + 1)
+        )
+        original, bgr = bgr_from_i420(reference[number]), bgr_from_i420(seen[number])
+        return cls(one, other, one_next, other_next, original, bgr, ssim_map(one, other))
+
+
+def _frame(found: dict[str, list[float]], pair: _Pair, metrics: Metrics, number: int) -> None:
+    found["ssim"].append(float(pair.similarity.mean()))
+    found["psnr"].append(psnr(pair.one, pair.other))
+    found["flicker"].append(flicker([pair.one, pair.one_next], [pair.other, pair.other_next]))
     if metrics.brisque is not None:
-        found["brisque"].append(metrics.brisque(bgr))
-    if metrics.distance is not None and fits(bgr):
-        height, width = bgr.shape[:2]
+        found["brisque"].append(metrics.brisque(pair.bgr))
+    if metrics.distance is not None and fits(pair.bgr):
+        height, width = pair.bgr.shape[:2]
         chance = np.random.default_rng(number)
-        centre = chance.integers(0, width), chance.integers(0, height)
-        place = _window(int(centre[0]), int(centre[1]), width, height)
-        found["distance"].append(metrics.distance(_cut(bgr_from_i420(first), place), _cut(bgr, place)))
+        centre = int(chance.integers(0, width)), int(chance.integers(0, height))
+        place = around(centre, (WINDOW, WINDOW), width, height)
+        found["distance"].append(metrics.distance(_cut(pair.original, place), _cut(pair.bgr, place)))
 
 
-def _face(found: dict[str, list[float]], sides: list[tuple[I420, I420]], metrics: Metrics, box: Box) -> None:
-    (first, first_next), (second, second_next) = sides
-    one, other = planes(first)[0], planes(second)[0]
-    inside = (slice(box[1], box[3]), slice(box[0], box[2]))
+def _face(found: dict[str, list[float]], pair: _Pair, metrics: Metrics, box: Box) -> None:
+    one, other, one_next, other_next = (
+        plane[box[1] : box[3], box[0] : box[2]] for plane in (pair.one, pair.other, pair.one_next, pair.other_next)
+    )
     # The map is made of the whole plane, so that the patch's rim is judged as in the frame.
-    found["ssim"].append(float(ssim_map(one, other)[inside].mean()))
-    found["psnr"].append(psnr(one[inside], other[inside]))
-    following = planes(first_next)[0][inside], planes(second_next)[0][inside]
-    found["flicker"].append(flicker([one[inside], following[0]], [other[inside], following[1]]))
-    original, bgr = bgr_from_i420(first), bgr_from_i420(second)
+    found["ssim"].append(float(pair.similarity[box[1] : box[3], box[0] : box[2]].mean()))
+    found["psnr"].append(psnr(one, other))
+    found["flicker"].append(flicker([one, one_next], [other, other_next]))
     if metrics.brisque is not None:
-        found["brisque"].append(metrics.brisque(_cut(bgr, box)))
-    if metrics.distance is not None and fits(bgr):
-        place = _window((box[0] + box[2]) // 2, (box[1] + box[3]) // 2, bgr.shape[1], bgr.shape[0])
-        found["distance"].append(metrics.distance(_cut(original, place), _cut(bgr, place)))
+        found["brisque"].append(metrics.brisque(_cut(pair.bgr, box)))
+    if metrics.distance is not None and fits(pair.bgr):
+        height, width = pair.bgr.shape[:2]
+        centre = (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
+        place = around(centre, (WINDOW, WINDOW), width, height)
+        found["distance"].append(metrics.distance(_cut(pair.original, place), _cut(pair.bgr, place)))
     if metrics.identity is not None:
-        found["identity"].append(metrics.identity(original, bgr))
+        found["identity"].append(metrics.identity(pair.original, pair.bgr))
 
 
-def _window(x: int, y: int, width: int, height: int) -> Box:
-    """At most 160x160 around a place, inside the picture."""
-    across, down = min(WINDOW, width), min(WINDOW, height)
-    left, top = min(max(x - across // 2, 0), width - across), min(max(y - down // 2, 0), height - down)
+def around(centre: tuple[float, float], size: tuple[int, int], width: int, height: int) -> Box:
+    """A box of `size` (width, height), or what fits of it, as near around `centre` as lies inside the picture."""
+    across, down = min(size[0], width), min(size[1], height)
+    left = int(min(max(centre[0] - across / 2, 0), width - across))
+    top = int(min(max(centre[1] - down / 2, 0), height - down))
     return left, top, left + across, top + down
 
 
@@ -199,9 +219,3 @@ def _cut(picture: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
 def _given(boxes: Boxes, number: int) -> Box | None:
     before = [at for at in boxes if at <= number]
     return boxes[max(before)] if before else None
-
-
-def _mean(values: list[float]) -> float | None:
-    """Of what could be measured; None where nothing could."""
-    known = [value for value in values if math.isfinite(value)]
-    return float(np.mean(known)) if known else None

@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,11 +59,6 @@ def open_metrics(data: Path) -> Metrics:
 def fits(picture: Bgr) -> bool:
     """Whether a picture is large enough for every metric."""
     return bool(min(picture.shape[:2]) >= LEAST)
-
-
-def quiet() -> None:
-    """One thread for each process: cells are what runs side by side."""
-    cv2.setNumThreads(1)
 
 
 def _brisque(folder: Path) -> Brisque:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.evaluation.detector import FILE, ReferenceDetector
 from models.evaluation.study.cells import coded_path
 from models.evaluation.study.coding import read_masks, stats_path
-from models.evaluation.study.measure import Box, decoded, face_box, judged
+from models.evaluation.study.measure import Box, around, decoded, face_box, judged
 from shared.clips import Clip
 from shared.picture import bgr_from_i420, size_of
 from shared.restorer import Restorer
@@ -69,7 +69,9 @@ def details(bgr: Bgr, box: Box, data: Path) -> list[Box]:
         x, y = found[int(np.argmax(found[:, 3])), 4:14].reshape(5, 2).astype(float).T
         eyes, mouth = (x[:2].mean(), y[:2].mean()), (x[3:].mean(), y[3:].mean())
     hair = 2.2 * eyes[0] - 1.2 * mouth[0], 2.2 * eyes[1] - 1.2 * mouth[1]  # above the eyes, along the face's axis
-    return [_square(place, side, bgr) for place in (eyes, mouth, hair)]
+    height, width = bgr.shape[:2]
+    side = max(16, min(side, height, width))
+    return [around(place, (side, side), width, height) for place in (eyes, mouth, hair)]
 
 
 def draw_sheets(
@@ -109,11 +111,3 @@ def _title(text: str) -> Bgr:
     strip = np.full((_HEADER, _TILE + _GAP, 3), 255, np.uint8)
     cv2.putText(strip, text, (4, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
     return strip
-
-
-def _square(centre: Sequence[float], side: int, bgr: Bgr) -> Box:
-    height, width = bgr.shape[:2]
-    side = max(16, min(side, height, width))
-    left = int(np.clip(centre[0] - side / 2, 0, width - side))
-    top = int(np.clip(centre[1] - side / 2, 0, height - side))
-    return left, top, left + side, top + side

@@ -155,6 +155,11 @@ def finite(value: object) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def mean_known(values: Iterable[object]) -> float | None:
+    """The mean of those that are finite numbers; None where none is."""
+    return average([value for value in map(finite, values) if value is not None])
+
+
 def average(values: Sequence[float]) -> float | None:
     """The mean, or None of nothing."""
     return sum(values) / len(values) if values else None

@@ -7,9 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.evaluation.study.cells import Source, size_of_clip
+from models.evaluation.study.cells import Source
 from models.evaluation.study.measure import Box
 from models.evaluation.study.store import Digests
+from shared.clips import Clip
 from shared.errors import SemcallError
 
 SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".ts", ".webm", ".y4m"}
@@ -38,7 +39,7 @@ def read_sources(
     for path in paths:
         name = path.stem if times[path.stem] == 1 else f"{path.parent.name}-{path.stem}"
         try:
-            size = size_of_clip(path)
+            size = Clip(path).size
             digest = digests.of(path)
         except SemcallError as error:
             skipped[path.name] = str(error)

@@ -13,13 +13,15 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from models.evaluation.study.cells import CODING_CODE, MEASURING_CODE, NONE, Job, Source, work
+from models.evaluation.study.cells import CODING_CODE, MEASURING_CODE, Job, Source, work
 from models.evaluation.study.coding import Encode
 from models.evaluation.study.engine import Failure, run
 from models.evaluation.study.metrics import Metrics, open_metrics
+from models.evaluation.study.paper import read_paper
 from models.evaluation.study.pictures import KBPS, draw_sheets
 from models.evaluation.study.protocol import Coding, codings
 from models.evaluation.study.report import write_report
+from models.evaluation.study.results import NONE
 from models.evaluation.study.sources import read_sources
 from models.evaluation.study.store import Digests, Store, code_digest, key_of
 from models.registry import Model
@@ -60,6 +62,7 @@ def evaluate(options: StudyOptions, encode: Encode, console: Console) -> bool:
     SemcallError for what leaves nothing to report.
     """
     started = time.monotonic()
+    read_paper(options.paper)  # a wrong file is told before hours of measuring, not after
     for folder in (options.out, options.cache):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +97,11 @@ class Cell:
     coding_key: str
     restorer: Model | None
 
+    @property
+    def shown(self) -> str:
+        """The restorer's name in records."""
+        return NONE if self.restorer is None else self.restorer.name
+
 
 def _cells(options: StudyOptions, sources: Sequence[Source], metrics: Metrics, digests: Digests) -> dict[str, Cell]:
     """Every cell of the study by its key, in the order of clips. Curves are of pictures as they are decoded."""
@@ -112,15 +120,16 @@ def _cells(options: StudyOptions, sources: Sequence[Source], metrics: Metrics, d
                 }
             )
             for restorer in (None, *(options.restorers if coding.tabulated else ())):
+                cell = Cell(source, coding, coding_key, restorer)
                 facts = {
                     "coding": coding_key,
                     "restorer": None if restorer is None else digests.of(restorer.path),
-                    "name": NONE if restorer is None else restorer.name,
+                    "name": cell.shown,
                     "boxes": source.boxes,
                     "metrics": metrics.names,
                     "code": measuring_code,
                 }
-                cells[key_of(facts)] = Cell(source, coding, coding_key, restorer)
+                cells[key_of(facts)] = cell
     return cells
 
 
@@ -136,8 +145,8 @@ def _jobs(
     for coding_key, keys in left.items():
         first = cells[keys[0]]
         restorers = tuple(
-            (NONE, None) if model is None else (model.name, model.path)
-            for model in (cells[key].restorer for key in keys)
+            (cell.shown, None if cell.restorer is None else cell.restorer.path)
+            for cell in (cells[key] for key in keys)
         )
         job = Job(
             first.source, first.coding, coding_key, restorers, options.cache, options.data, options.seconds, encode
@@ -172,10 +181,8 @@ def _measure(
                 failed[repr(job)] = result.sentence
             else:
                 for key in keys:
-                    restorer = cells[key].restorer
-                    record = result[NONE if restorer is None else restorer.name]
-                    store.put(key, record)
-                    found[key] = record
+                    found[key] = result[cells[key].shown]
+                    store.put(key, found[key])
             progress.advance(task, len(keys))
 
         run([job for job, _ in jobs], work, done, options.workers, options.cluster)
