@@ -32,7 +32,7 @@ from models.training.face.materials import Head, Person  # noqa: E402
 from models.training.face.photographs import held_out, read_photographs, without_people  # noqa: E402
 from models.training.face.recipe import FaceRecipe  # noqa: E402
 from models.training.face.sample import Sample, paste, placed, squeezed, with_longer_neck  # noqa: E402
-from models.training.face.scenes import Scenes, shapes  # noqa: E402
+from models.training.face.scenes import Material, Scenes, shapes  # noqa: E402
 from models.training.face.start import load_parser  # noqa: E402
 from models.training.fit import Fit  # noqa: E402
 from models.training.recipe import read_recipe  # noqa: E402
@@ -70,7 +70,7 @@ def wall(seed: int = 0) -> np.ndarray:
 
 
 def scenes(seed: int = 1, batch: int = 4) -> Scenes:
-    return Scenes([labelled_astronaut()], [astronaut_head()], [wall(), wall(1)], seed, batch)
+    return Scenes(Material([labelled_astronaut()], [astronaut_head()], [wall(), wall(1)]), seed, batch)
 
 
 @pytest.mark.parametrize("size", [(180, 320), (320, 180), (240, 240), (36, 64), (76, 116), (16, 16)])

@@ -29,6 +29,10 @@ _FAR_USUAL, _FAR_HARD = 0.5, 0.6  # of faces at a chosen size: across a room
 _NECKLESS_USUAL, _NECKLESS_HARD = 0.25, 0.5  # of labelled heads: end where they were cut
 
 
+KINDS = len(_ASPECTS)
+"""Shapes of batches in turn."""
+
+
 def shapes(pixels: int) -> tuple[tuple[int, int], ...]:
     """Widths and heights of batches in turn: landscape, portrait, square, about `pixels` each, multiples of 4."""
     widths = [4 * round((pixels * aspect) ** 0.5 / 4) for aspect in _ASPECTS]
@@ -43,34 +47,32 @@ class _Levels:
     boxes: Plane
 
 
+class Material:
+    """What scenes are made of, prepared once: people at three sizes, heads of all kinds, photographs."""
+
+    def __init__(self, labelled: list[Labelled], heads: list[Head], photographs: list[Image]) -> None:
+        self.clips: dict[str, list[_Levels]] = defaultdict(list)
+        self.stills: dict[str, list[_Levels]] = defaultdict(list)
+        for one in labelled:
+            some = self.stills if one.person.still else self.clips
+            some[one.person.identity].append(_levels(one))
+        self.frontal = [head for head in heads if head.name.startswith("frontal")] or heads
+        self.turned = [head for head in heads if not head.name.startswith("frontal")] or heads
+        self.cut_outs = [head for head in map(cut_out, labelled) if head is not None]
+        self.photographs = photographs
+
+
 class Scenes:
     """Batches for the parser, pictures of about `pixels`; `hard`: with more of what it finds late: small, turned and
     cut-off heads, and nobody.
     """
 
-    def __init__(
-        self,
-        labelled: list[Labelled],
-        heads: list[Head],
-        photographs: list[Image],
-        seed: int,
-        batch: int,
-        pixels: int = 57600,
-        hard: bool = False,
-    ) -> None:
+    def __init__(self, material: Material, seed: int, batch: int, pixels: int = 57600, hard: bool = False) -> None:
         self._kinds, self._heads = (_HARD, _HEADS_HARD) if hard else (_USUAL, _HEADS_USUAL)
         self._dressed, self._far = (_DRESSED_HARD, _FAR_HARD) if hard else (_DRESSED_USUAL, _FAR_USUAL)
         self._neckless = _NECKLESS_HARD if hard else _NECKLESS_USUAL
         self._shapes = shapes(pixels)
-        self._clips: dict[str, list[_Levels]] = defaultdict(list)
-        self._stills: dict[str, list[_Levels]] = defaultdict(list)
-        for one in labelled:
-            some = self._stills if one.person.still else self._clips
-            some[one.person.identity].append(_levels(one))
-        self._frontal = [head for head in heads if head.name.startswith("frontal")] or heads
-        self._turned = [head for head in heads if not head.name.startswith("frontal")] or heads
-        self._cut_outs = [head for head in map(cut_out, labelled) if head is not None]
-        self._photographs, self._seed, self._batch = photographs, seed, batch
+        self._material, self._seed, self._batch = material, seed, batch
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """Pictures uint8 [n, 3, h, w], answers, knowledge (see `loss.tensors`); the same for the same step."""
@@ -82,8 +84,12 @@ class Scenes:
         """One picture of (width, height)."""
         kind = chance.random()
         clips, stills, pasted = self._kinds
-        if kind < stills and (self._clips or self._stills):
-            people = self._clips if kind < clips and self._clips else self._stills or self._clips
+        if kind < stills and (self._material.clips or self._material.stills):
+            people = (
+                self._material.clips
+                if kind < clips and self._material.clips
+                else self._material.stills or self._material.clips
+            )
             sample = self._real(people, size, chance)
         elif kind < pasted:
             sample = self._pasted(size, chance)
@@ -135,7 +141,7 @@ class Scenes:
         """What lies beyond the borders of a picture that does not fill the view."""
         kind = chance.random()
         if kind < 0.45:
-            return background(self._photographs, size, chance)
+            return background(self._material.photographs, size, chance)
         if kind < 0.75:
             colour = chance.integers(0, 256, 3) if chance.random() < 0.4 else np.zeros(3)
             return np.full((size[1], size[0], 3), colour, np.uint8)
@@ -145,7 +151,7 @@ class Scenes:
         return blurred(np.asarray(cv2.resize(strip, size), np.uint8), chance.uniform(2, 10))
 
     def _pasted(self, size: tuple[int, int], chance: Chance) -> Sample:
-        sample = Sample.empty(background(self._photographs, size, chance))
+        sample = Sample.empty(background(self._material.photographs, size, chance))
         for _ in range(int(chance.choice([1, 2, 3], p=[0.75, 0.18, 0.07]))):
             self._paste_somebody(sample, size, chance)
         return sample
@@ -153,16 +159,22 @@ class Scenes:
     def _paste_somebody(self, sample: Sample, size: tuple[int, int], chance: Chance) -> None:
         kind = chance.random()
         cut, frontal = self._heads
-        some = self._cut_outs if kind < cut and self._cut_outs else self._frontal if kind < frontal else self._turned
+        some = (
+            self._material.cut_outs
+            if kind < cut and self._material.cut_outs
+            else self._material.frontal
+            if kind < frontal
+            else self._material.turned
+        )
         head = some[chance.integers(len(some))]
-        if some is not self._cut_outs:
+        if some is not self._material.cut_outs:
             head = with_longer_neck(head, chance, self._neckless)
         head = squeezed(head, chance)
         if chance.random() < 0.3:
             tone = head.picture[head.face > 0].mean(0).astype(np.float32)
             sample.picture = with_skin_coloured_things(sample.picture, tone, chance)
         matrix = paste_matrix(head, _face_height(size, chance, self._far), size, chance)
-        paste(sample, head, matrix, background(self._photographs, size, chance), chance, self._dressed)
+        paste(sample, head, matrix, background(self._material.photographs, size, chance), chance, self._dressed)
 
     def _nobody(self, size: tuple[int, int], chance: Chance) -> Sample:
         if chance.random() < 0.4:
@@ -170,7 +182,7 @@ class Scenes:
                 part = self._empty_part(size, chance)
                 if part is not None:
                     return Sample.empty(part)
-        sample = Sample.empty(background(self._photographs, size, chance))
+        sample = Sample.empty(background(self._material.photographs, size, chance))
         if chance.random() < 0.35:
             tone = np.array([150, 175, 220], np.float32) * np.float32(chance.uniform(0.4, 1.1))
             sample.picture = with_skin_coloured_things(sample.picture, tone, chance)
@@ -178,7 +190,11 @@ class Scenes:
 
     def _empty_part(self, size: tuple[int, int], chance: Chance) -> Image | None:
         """Part of a picture of people that shows none of their heads."""
-        people = self._clips if self._clips and chance.random() < 0.6 else self._stills or self._clips
+        people = (
+            self._material.clips
+            if self._material.clips and chance.random() < 0.6
+            else self._material.stills or self._material.clips
+        )
         if not people:
             return None
         names = list(people)

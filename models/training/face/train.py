@@ -20,7 +20,7 @@ from models.training.face.loss import parsing_loss, questions
 from models.training.face.materials import prepare_people, read_heads
 from models.training.face.photographs import read_photographs
 from models.training.face.recipe import FaceRecipe
-from models.training.face.scenes import Scenes, shapes
+from models.training.face.scenes import KINDS, Material, Scenes
 from models.training.face.start import load_parser
 from models.training.face.teacher import TeacherSamples
 from models.training.fit import Fit
@@ -62,14 +62,14 @@ def _rounds(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> Iter
     cv2.setNumThreads(1)
     labelled = _labelled(recipe, data, out, console)
     photographs = [picture for _, picture in read_photographs(data, kept=False)]
-    heads = read_heads(data, "train")
+    material = Material(labelled, read_heads(data, "train"), photographs)
     torch.manual_seed(recipe.seed + 1)
     net: nn.Module = FaceParser(recipe.width, recipe.context)
     if recipe.start:
-        first = Scenes(labelled, heads, photographs, recipe.seed, recipe.batch, recipe.pixels, hard=True)
+        first = Scenes(material, recipe.seed, recipe.batch, recipe.pixels, hard=True)
         load_parser(net, Path(recipe.start), (first.batch(step)[0] for step in range(_CALIBRATED_ON)))
     # Other draws of the same material:
-    watched = Scenes(labelled, heads, photographs, recipe.seed + 1000, 1, recipe.pixels)
+    watched = Scenes(material, recipe.seed + 1000, 1, recipe.pixels)
     about = _binding(recipe)
     for name, steps, rate in (
         ("parser", recipe.steps, recipe.rate),
@@ -78,7 +78,7 @@ def _rounds(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> Iter
         hard = name == "polish"
         if hard:
             about |= {"polish_steps": steps, "polish_rate": rate}
-        scenes = Scenes(labelled, heads, photographs, recipe.seed + hard, recipe.batch, recipe.pixels, hard)
+        scenes = Scenes(material, recipe.seed + hard, recipe.batch, recipe.pixels, hard)
 
         def show(averaged: nn.Module, step: int, name: str = name) -> None:
             _picture(averaged, watched, out / f"{name}-{step:06}.jpg")
@@ -145,9 +145,9 @@ def _labelled(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> li
 
 def _picture(net: nn.Module, watched: Scenes, path: Path) -> None:
     """A contact sheet of scenes with what the network says."""
-    cells, kinds = [], len(shapes(1))
+    cells = []
     for number in range(_SHOWN):
-        pictures, _, _ = watched.batch(kinds * number if number % 4 else 4 + kinds * number)
+        pictures, _, _ = watched.batch(KINDS * number if number % 4 else 4 + KINDS * number)
         with torch.no_grad():
             said = torch.sigmoid(questions(net(pictures.float())))[0].numpy()
         bgr = np.ascontiguousarray(pictures[0].numpy().transpose(1, 2, 0)[..., ::-1])
