@@ -138,9 +138,14 @@ def _readme(
 
 def _method(results: Results, facts: Mapping[str, Any], paper: Paper) -> list[str]:
     rates = "; ".join(f"{kbps} kb/s with shares {', '.join(map(str, shares))}" for kbps, shares in TABLES.items())
+    beyond = {record["kbps"] for record in results.records()} - set(TABLES)
+    curves = (
+        f"; for plots and Tables 8 and 9 also {', '.join(map(str, CURVE_RATES))} kb/s with "
+        f"{', '.join(map(str, CURVE_SHARES))}"
+    )
     lines = [
-        f"Codings: {rates} percent; for plots and Tables 8 and 9 also {', '.join(map(str, CURVE_RATES))} kb/s with "
-        f"{', '.join(map(str, CURVE_SHARES))}. Share 0 is plain x264, the others are exact shares of the face.",
+        f"Codings: {rates} percent{curves if beyond else '; no other rates, so that Tables 8 and 9 want curves'}. "
+        "Share 0 is plain x264, the others are exact shares of the face.",
         f"Restorers: {', '.join(map(escape, results.restorers)) or 'none'}.",
         "Rates are for 1280x720 and more; smaller clips get them in proportion to their pixels and are marked. Rates "
         "in the tables are on the scale of 1280x720, and are those measured.",
@@ -157,9 +162,7 @@ def _method(results: Results, facts: Mapping[str, Any], paper: Paper) -> list[st
         if facts.get(key):
             lines.append(f"{label}: {facts[key]}.")
     if facts.get("seconds") is not None:
-        lines.append(
-            f"Time of the last run: {facts['seconds']:.0f} s, cells that were known from before not counted."
-        )
+        lines.append(f"Time of all runs that measured something: {facts['seconds']:.0f} s.")
     command = ["", f"    {facts['command']}"] if facts.get("command") else []
     return ["## Method", "", *(f"- {line}" for line in lines), *command, ""]
 
