@@ -303,3 +303,12 @@ def test_digests_follow_the_content(tmp_path: Path) -> None:
 
 def test_clips_are_found_by_their_suffix(clips: Path) -> None:
     assert [path.name for path in find_clips(clips)] == ["broken.mp4", "one.mp4", "two.mp4"]
+
+
+def test_a_sheet_of_no_clip_is_refused_before_measuring(
+    clips: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(study, "work", lambda job: pytest.fail(f"{job!r} was measured"))
+    assert call(monkeypatch, "evaluate", "--clips", clips, "--out", tmp_path / "out", "--sheet", "three") == 2
+    said = capsys.readouterr()
+    assert "--sheet three names none of the clips: one, two." in " ".join((said.out + said.err).split())

@@ -70,6 +70,8 @@ def evaluate(options: StudyOptions, encode: Encode, console: Console) -> bool:
             raise SemcallError(f"Cannot write to {folder} ({error.strerror or error}); choose another one.") from None
     digests = Digests(options.cache / "digests")
     sources, skipped = read_sources(options.clips, digests, options.boxes)
+    if unknown := sorted(set(options.sheets or ()) - {source.name for source in sources}):
+        raise SemcallError(f"--sheet {unknown[0]} names none of the clips: {', '.join(one.name for one in sources)}.")
     metrics = open_metrics(options.data)
     store = Store(options.cache / "cells")
     cells = _cells(options, sources, metrics, digests)
