@@ -1,4 +1,4 @@
-"""The command line: `semcall receive`, `send`, `encode`, `evaluate`, `mask`, `inspect`, `demo`, `models` and `train`.
+"""The command line: `semcall receive`, `send`, `encode`, `restore`, `evaluate`, `mask`, `inspect`, `demo` and more.
 
 One thin file: each command imports its part only when it is asked for.
 """
@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from models.commands import models_app, train_app
+from models.commands import Minutes, check_minutes, models_app, train_app
+from models.export_command import export_command
 from shared.errors import SemcallError
 from shared.stdout import printing
 
 if TYPE_CHECKING:
+    from receiver.restorer import RestorerFile
     from sender.parser import FaceOptions
 
 app = typer.Typer(
@@ -31,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(train_app, name="train")
 app.add_typer(models_app, name="models")
+app.command("export")(export_command)
 console = Console()
 _PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
@@ -108,6 +111,31 @@ def _face(name: str, region: str) -> FaceOptions:
     return FaceOptions(model.path, model.card, region)
 
 
+def _largest_restorer() -> str:
+    from models.registry import list_models
+
+    shipped = (model for model in list_models("restorer") if model.shipped)
+    fit = [model for model in shipped if model.card.get("needs_gpu") is not True]
+    if not fit:
+        raise SemcallError("No restorer for CPUs came with this release: name one with --restorer.")
+    return max(fit, key=lambda model: int(model.card.get("parameters") or 0)).name
+
+
+def _restorers(choice: str) -> tuple[RestorerFile, ...]:
+    """The receiver's restorers, largest first: all that are shipped for `auto`, the one named, none for `off`."""
+    from models.registry import find_model, list_models
+    from receiver.restorer import RestorerFile
+
+    if choice == "off":
+        return ()
+    if choice != "auto":
+        model = find_model(choice)
+        return (RestorerFile(model.path, model.name),)
+    shipped = [find_model(model.name) for model in list_models("restorer") if model.shipped]
+    shipped.sort(key=lambda model: int(model.card.get("parameters") or 0), reverse=True)
+    return tuple(RestorerFile(model.path, model.name, model.card.get("needs_gpu") is True) for model in shipped)
+
+
 def _ice(servers: list[str] | None) -> tuple[str, ...]:
     return tuple(servers or ())
 
@@ -132,7 +160,9 @@ def receive(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="TCP port of the endpoint.")] = 8787,
     token: Annotated[str | None, typer.Option(help="Token that callers must show; made up where needed.")] = None,
-    restore: Annotated[str, typer.Option(help="Restorer: a shipped name, an ONNX file, or off.")] = "small",
+    restore: Annotated[
+        str, typer.Option(help="Restorer: auto (the best there is time for), a name, an ONNX file, or off.")
+    ] = "auto",
     headless: Annotated[bool, typer.Option("--headless", help="No window: figures in the terminal.")] = False,
     once: Annotated[bool, typer.Option("--once", help="End with the first call.")] = False,
     record: Annotated[Path | None, typer.Option(help="Save what is seen as MP4.")] = None,
@@ -145,14 +175,13 @@ def receive(
 
     Example: [bold]semcall receive[/] here and [bold]semcall send[/] in another terminal.
     """
-    from models.registry import find_model
     from receiver.app import ReceiveOptions
     from receiver.app import receive as run
 
     local = host in ("127.0.0.1", "localhost", "::1")
     if not local and token is None:
         token = secrets.token_urlsafe(9)
-    model = None if restore == "off" else find_model(restore)
+    restorers = _restorers(restore)
 
     def ready(url: str) -> None:
         _say(f"Waiting for a caller at {url}")
@@ -165,8 +194,7 @@ def receive(
         host=host,
         port=port,
         token=token,
-        model=model.path if model else None,
-        model_name=model.name if model else "",
+        restorers=restorers,
         headless=headless,
         once=once,
         record=record,
@@ -270,6 +298,48 @@ def encode(
 
 
 @app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Any video file; best the H.264 that was received.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.mp4", help="The result; IN's sound is kept.")],
+    restorer: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="A name or an ONNX file; default: the largest shipped for CPUs."),
+    ] = None,
+    strength: Annotated[float, typer.Option(help="0: as decoded, 1: as restored, or between.")] = 1.0,
+    crf: Annotated[float, typer.Option(help="x264's quality of the result, 1 to 51; lower is finer.")] = 16.0,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
+) -> None:
+    """Restore a file as a receiver would show it.
+
+    Example: [bold]semcall restore talk.mp4 mended.mp4 --strength 0.8[/]
+    """
+    import os
+
+    from models.registry import find_model
+    from receiver.offline import RestoreOptions
+    from receiver.offline import restore as run
+
+    threads = os.cpu_count() or 1 if threads is None else threads
+    ranges = ("--strength", strength, 0, 1), ("--crf", crf, 1, 51), ("--threads", threads, 1, 256)
+    for option, value, least, most in ranges:
+        if not least <= value <= most:
+            raise SemcallError(f"{option} {value:g} is not between {least} and {most}.")
+    model = find_model(restorer or _largest_restorer())
+    options = RestoreOptions(
+        source=source,
+        out=out,
+        model=model.path,
+        model_name=model.name,
+        strength=strength,
+        crf=crf,
+        threads=threads,
+        force=force,
+    )
+    run(options, console)
+
+
+@app.command()
 def evaluate(
     out: Annotated[Path, typer.Option(help="Directory for the report.")],
     clips: Annotated[Path | None, typer.Option(help="Directory of video files.")] = None,
@@ -341,6 +411,31 @@ def evaluate(
         raise typer.Exit(1)
 
 
+@train_app.command("restorer")
+def train_restorer_command(
+    config: Annotated[Path, typer.Argument(help="TOML file, e.g. configs/restorer-fast.toml.")],
+    data: Annotated[Path, typer.Option(help="Directory with clips/manifest.tsv and weights/.")] = Path(
+        "../shared/data"
+    ),
+    out: Annotated[Path, typer.Option(help="Directory of the run; an interrupted one continues.")] = Path(
+        "runs/restorer"
+    ),
+    minutes: Minutes = None,
+) -> None:
+    """Train a restorer on what the encoder makes of clips, and export it to ONNX with its card."""
+    import functools
+
+    try:
+        from models.training.restoration.train import train_restorer
+    except ModuleNotFoundError as error:
+        raise SemcallError(f"Training needs {error.name}: pip install 'semcall[train]'.") from None
+    from sender.offline import encode_at
+
+    encode = functools.partial(encode_at, face=_face("face", "face"))
+    if (model := train_restorer(config, data, out, encode, check_minutes(minutes))) is not None:
+        _say(f"The restorer is {model}; its card lies beside it.")
+
+
 @app.command()
 def mask(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Any video file.")],
@@ -406,7 +501,7 @@ def demo(
     seconds: Annotated[float, typer.Option(help="Length of the call.")] = 10,
     bitrate: Bitrate = "400k",
     sal: Sal = 35,
-    restore: Annotated[str, typer.Option(help="Restorer: a shipped name or an ONNX file.")] = "small",
+    restore: Annotated[str, typer.Option(help="Restorer: auto, a name or an ONNX file.")] = "auto",
     headless: Annotated[bool, typer.Option("--headless", help="No window even where there is a display.")] = False,
     size: Size = "1280x720",
     fps: Fps = None,

@@ -19,30 +19,11 @@ Minutes = Annotated[
 ]
 
 
-def _minutes(minutes: float | None) -> float | None:
+def check_minutes(minutes: float | None) -> float | None:
+    """`--minutes` as it is. Raises SemcallError for what is no time."""
     if minutes is not None and not 0 < minutes <= 100_000:
         raise SemcallError(f"--minutes {minutes:g} is no time to train for: write for example 30.")
     return minutes
-
-
-@train_app.command("restorer")
-def train_restorer_command(
-    config: Annotated[Path, typer.Argument(help="TOML file, e.g. configs/restorer-small.toml.")],
-    data: Annotated[Path, typer.Option(help="Directory with clips/manifest.tsv and weights/.")] = Path(
-        "../shared/data"
-    ),
-    out: Annotated[Path, typer.Option(help="Directory of the run; an interrupted one continues.")] = Path(
-        "runs/restorer"
-    ),
-    minutes: Minutes = None,
-) -> None:
-    """Train a restorer on clips and export it to ONNX with its card."""
-    try:
-        from models.training.restorer import train_restorer
-    except ModuleNotFoundError as error:
-        raise SemcallError(f"Training needs {error.name}: pip install 'semcall[train]'.") from None
-
-    train_restorer(config, data, out, _minutes(minutes))
 
 
 @train_app.command("face")
@@ -62,7 +43,7 @@ def train_face_command(
     except ModuleNotFoundError as error:
         raise SemcallError(f"Training needs {error.name}: pip install 'semcall[train]'.") from None
 
-    if (model := train_face(config, data, out, _minutes(minutes))) is not None:
+    if (model := train_face(config, data, out, check_minutes(minutes))) is not None:
         _say(f"The parser is {model}; its card lies beside it.")
 
 

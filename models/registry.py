@@ -28,7 +28,7 @@ CONTRACTS = {"restorer": 1, "face-parser": 1}
 """Contract version of each kind of model that this release runs."""
 BISENET = "bisenet"
 """The face parser that is not shipped: users convert a checkpoint of theirs."""
-_RESERVED = "off"  # --face and --restore have it for none
+_RESERVED = ("off", "auto")  # --face and --restore have them for none, and for the best there is time for
 _DEEPEST = 20  # lists and objects in one another on a card
 
 
@@ -167,15 +167,17 @@ def save_model(folder: Path, content: bytes, card: Mapping[str, Any]) -> Path:
 
 
 def check_name(name: object) -> str:
-    """`name`. Raises SemcallError unless a model can be called so: a file name that is no path and not `off`."""
+    """`name`. Raises SemcallError unless a model can be called so: a file name that is no path, `off` or `auto`."""
     if (
         not isinstance(name, str)
         or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_+-]*(\.[A-Za-z0-9_+-]+)*", name)
         or name.endswith(".onnx")
     ):
         raise SemcallError(f"A model cannot be called {name!r}: use letters, digits and - or _ in between.")
-    if name.lower() == _RESERVED:
-        raise SemcallError(f"A model cannot be called {name!r}, which stands for none: choose another name.")
+    if name.lower() in _RESERVED:
+        raise SemcallError(
+            f"A model cannot be called {name!r}, which the options have another meaning for: choose another name."
+        )
     return name
 
 

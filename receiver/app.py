@@ -23,11 +23,11 @@ from receiver.logbook import Counts, Logbook
 from receiver.picture import DecodedPicture
 from receiver.pipeline import DecodeThread, RestoreThread
 from receiver.recorder import Recorder
+from receiver.restorer import RestorerFile, RestorerLadder, open_restorers
 from receiver.rtp import ReceivePath
 from receiver.terminal import TerminalView, display_problem
 from shared.mailbox import Latest
 from shared.peer import LoopThread, video_transceiver
-from shared.restorer import Restorer
 from shared.signals import handling
 from shared.stats import Stats
 from shared.whip_server import WhipServer
@@ -38,13 +38,12 @@ _SILENCE = 10.0  # seconds without media after which a connected call counts as 
 
 @dataclass(frozen=True, slots=True)
 class ReceiveOptions:
-    """What `semcall receive` was asked for. `once`: end with the first call; `model`: ONNX file or None for off."""
+    """What `semcall receive` was asked for. `once`: end with the first call; `restorers`: largest first, or none."""
 
     host: str = "127.0.0.1"
     port: int = 8787
     token: str | None = None
-    model: Path | None = None
-    model_name: str = ""
+    restorers: tuple[RestorerFile, ...] = ()
     headless: bool = False
     once: bool = False
     record: Path | None = None
@@ -87,9 +86,10 @@ class Receiver:
     """The rooms of the receiving end and how they are joined: construct, start `server` and `restore`, `stop`."""
 
     def __init__(self, options: ReceiveOptions, stack: contextlib.ExitStack) -> None:
-        self._restorer = Restorer(options.model, options.model_name) if options.model else None
-        if self._restorer is not None:
-            self._restorer.warm_up(1280, 720)
+        self._ladder = RestorerLadder(open_restorers(options.restorers)) if options.restorers else None
+        if self._ladder is not None:
+            stack.callback(self._ladder.close)
+            self._ladder.warm_up(1280, 720)
         self._recorder = Recorder(options.record, overwrite=options.overwrite) if options.record else None
         if self._recorder is not None:
             stack.callback(self._recorder.close)
@@ -97,7 +97,7 @@ class Receiver:
         stack.callback(self.logbook.close)
         self.ready: Latest[DecodedPicture] = Latest()
         self.notify: Callable[[], None] | None = None
-        self.restore = RestoreThread(self._restorer, self._restored)
+        self.restore = RestoreThread(self._ladder, self._restored)
         self.server = WhipServer(
             self._call_began, token=options.token, ice_servers=options.ice_servers, on_end=self._call_ended
         )
@@ -110,12 +110,8 @@ class Receiver:
 
     @property
     def restorer_name(self) -> str:
-        """Name and device, or "off"."""
-        if self.restore.failure is not None:
-            return f"off ({self.restore.failure})"
-        if self._restorer is None or not self.restore.enabled:
-            return "off"
-        return f"{self._restorer.name} on {self._restorer.device}"
+        """Name, device and part of the picture ("fast on CPU, face only"), or "off" and why."""
+        return self._ladder.status if self._ladder is not None and self.restore.enabled else "off"
 
     def stats(self) -> Stats:
         """The call's figures now. From any thread."""

@@ -136,6 +136,7 @@ def _record(picture: DecodedPicture, counts: Counts) -> dict[str, object]:
         "shown": picture.shown,
         "restored": picture.restored is not None,
         "restore_ms": round(picture.restore_ms, 2),
+        "rung": picture.rung,
         "keyframe": picture.keyframe,
         "damaged": picture.damaged,
         "lost": counts.lost,

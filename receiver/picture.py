@@ -19,6 +19,7 @@ class DecodedPicture:
     `rtp_ticks`: unwrapped RTP timestamp, 90 kHz; `captured`, `arrived`, `decoded`, `shown`: Unix seconds
     (0.0 where unknown: only semcall senders say when a picture was captured);
     `restored`: the restorer's output, I420 of the same shape, or None when it was bypassed;
+    `rung`: what the restorer had time for when this picture came ("fast, whole picture", "fast, face only", "off");
     `aspect`: width of a sample by its height (H.264 clause E.2.1, sample aspect ratio).
     """
 
@@ -32,6 +33,7 @@ class DecodedPicture:
     shown: float = 0.0
     restored: I420 | None = field(default=None)
     restore_ms: float = 0.0
+    rung: str = "off"
     stamped: bool = False
     damaged: bool = False
     aspect: Fraction = Fraction(1)

@@ -9,33 +9,19 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
 import av
-import numpy as np
-from numpy.typing import NDArray
 
 from receiver.decoder import Decoder
 from receiver.jitter import AccessUnit
 from receiver.picture import DecodedPicture
-from receiver.schedule import RestoreSchedule
-from shared.errors import SemcallError
+from receiver.restorer import RestorerLadder
 from shared.mailbox import Latest
-from shared.picture import I420
 
 _QUEUE = 64  # access units, two seconds: more means that decoding cannot keep up at all
 _END_WITHIN = 1.0  # seconds for the restoration in hand
-
-
-class PictureRestorer(Protocol):
-    """What the restore thread needs of a restorer (shared/restorer.py)."""
-
-    def restore(self, i420: I420, qp: NDArray[np.uint8]) -> I420:
-        """The repaired picture, a new array of the same shape. Raises SemcallError when it cannot go on."""
-        ...
 
 
 class DecodeThread(threading.Thread):
@@ -83,18 +69,10 @@ class DecodeThread(threading.Thread):
 class RestoreThread(threading.Thread):
     """Takes the newest decoded picture, restores it when there is time, and hands it to `sink` either way."""
 
-    def __init__(
-        self,
-        restorer: PictureRestorer | None,
-        sink: Callable[[DecodedPicture], None],
-        schedule: RestoreSchedule | None = None,
-    ) -> None:
+    def __init__(self, ladder: RestorerLadder | None, sink: Callable[[DecodedPicture], None]) -> None:
         super().__init__(name="restore", daemon=True)
-        self._restorer, self._sink = restorer, sink
-        self.schedule = schedule or RestoreSchedule()
+        self._ladder, self._sink = ladder, sink
         self.enabled = True
-        self.failure: str | None = None
-        """Why pictures are no longer restored: the restorer failed, say because its device was lost."""
         self.pictures: Latest[DecodedPicture] = Latest()
 
     def run(self) -> None:
@@ -103,23 +81,14 @@ class RestoreThread(threading.Thread):
             picture = self.pictures.get()
             if picture is None:
                 continue
-            if self.enabled and self._restorer is not None and self.schedule.admits(time.time() - picture.decoded):
-                self._restore(self._restorer, picture)
+            if self.enabled and self._ladder is not None:
+                self._ladder.restore(picture)
             self._sink(picture)
 
     def close(self) -> None:
         """End the thread after the picture in hand, and wait for that about a second."""
         self.pictures.close()
+        if self._ladder is not None:
+            self._ladder.close()
         if self.is_alive() and threading.current_thread() is not self:
             self.join(_END_WITHIN)
-
-    def _restore(self, restorer: PictureRestorer, picture: DecodedPicture) -> None:
-        start = time.perf_counter()
-        try:
-            picture.restored = restorer.restore(picture.i420, picture.qp)
-        except SemcallError as error:  # the call goes on without
-            self.failure, self._restorer = str(error), None
-            return
-        seconds = time.perf_counter() - start
-        picture.restore_ms = seconds * 1e3
-        self.schedule.took(seconds)

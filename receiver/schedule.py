@@ -1,28 +1,120 @@
-"""Whether there is time to restore a picture: restoring never delays the call."""
+"""How much restoring there is time for: it never delays the call. Pure policy, on times that the caller gives.
+
+The rungs are ways to restore a picture, the best and slowest first; below the last of them pictures are shown as they
+are. Down it goes at once, on what pictures really took; up only after a while of calm, one at a time, and only to a
+rung whose known time leaves a margin. Such times age: where an old one would fit by now, the rung is `due` to be
+measured again, beside the call. Whoever steps up in vain waits twice as long the next time.
+"""
 
 from __future__ import annotations
 
+import math
+
 DEFAULT_BUDGET = 1 / 30  # seconds that restoring may add to a picture: one picture period
-_SMOOTHING = 0.2  # weight of the newest restoration in the estimate
-_FORGETTING = 0.97  # per picture passed by: a machine that was busy gets another try after a second or two
+_SMOOTHING = 0.2  # weight of the newest picture in the estimates
+_OUTLIER = 3.0  # budgets; a picture that took longer says no more than that
+_MARGIN = 0.85  # of the budget: a rung above has to fit into it
+_CALM = 1.0  # seconds without a change before the next step up, at first
+_CALMEST = 60.0  # seconds
+_REGRET = 10.0  # seconds; a step down within them takes a step up back
+_LEISURE = 20.0  # measuring anew takes one in so many of the seconds that pass
 
 
 class RestoreSchedule:
-    """Decides per picture, from how long restorations took lately and how old the picture already is."""
+    """Decides per picture. `now` is the caller's clock in seconds, the same for all calls, and never runs back."""
 
-    def __init__(self, budget: float = DEFAULT_BUDGET) -> None:
-        """`budget`: seconds from decoded to restored that may pass at most."""
+    def __init__(self, rungs: int, budget: float = DEFAULT_BUDGET) -> None:
+        """`rungs`: how many there are, 0 or more; `budget`: seconds that may pass from decoded to restored."""
         self._budget = budget
-        self._estimate = 0.0
+        self.off = rungs
+        """The rung on which nothing is restored."""
+        self.reset()
 
-    def admits(self, age: float) -> bool:
-        """Whether a picture decoded `age` seconds ago should be restored; False shows it as it is."""
-        if age + self._estimate <= self._budget:
-            return True
-        self._estimate *= _FORGETTING
-        return False
+    def reset(self) -> None:
+        """Forget all times: pictures have another size now."""
+        self.rung = self.off
+        """Where it stands: 0 is the best; `off` where nothing is restored."""
+        self.due: int | None = None
+        """A rung of which nobody knows any more how long it takes: to be measured, then told to `measured`."""
+        self._known: list[float | None] = [None] * self.off
+        self._since = [-math.inf] * self.off
+        self._age = 0.0
+        self._changed = self._rose = -math.inf
+        self._calm = _CALM
 
-    def took(self, seconds: float) -> None:
-        """A restoration was done."""
-        weight = _SMOOTHING if self._estimate else 1.0
-        self._estimate += weight * (seconds - self._estimate)
+    @property
+    def measured_any(self) -> bool:
+        """Whether the time of any rung is known."""
+        return any(seconds is not None for seconds in self._known)
+
+    def measured(self, rung: int, seconds: float, now: float) -> None:
+        """`rung` was tried beside the call and took `seconds`. The first time, it is stepped up to where it fits."""
+        first = self._known[rung] is None
+        self._learn(rung, seconds, now)
+        if first:
+            if rung < self.rung and self._fits(seconds):
+                self.rung = rung
+        elif rung == self.due and not self._fits(seconds):
+            self._calm = min(2 * self._calm, _CALMEST)
+            self._changed = now
+        if rung == self.due:
+            self.due = None
+
+    def lost(self, rung: int, now: float) -> None:
+        """`rung` cannot be used any more."""
+        self._known[rung] = None
+        if self.due == rung:
+            self.due = None
+        if self.rung == rung:
+            self._step_down(now)
+
+    def choose(self, age: float, now: float) -> int | None:
+        """The rung for a picture decoded `age` seconds ago; None shows it as it is."""
+        self._age += _SMOOTHING * (min(age, _OUTLIER * self._budget) - self._age)
+        if self.rung != self.off and self._age + self._time(self.rung) > self._budget:
+            self._step_down(now)
+        if now - self._changed >= self._calm:
+            self._consider_better(now)
+        if self.rung == self.off or age + self._time(self.rung) > self._budget:
+            return None
+        return self.rung
+
+    def took(self, rung: int, seconds: float, now: float) -> None:
+        """A picture was restored on `rung` in `seconds`."""
+        before = self._known[rung]
+        if before is not None:
+            seconds = before + _SMOOTHING * (min(seconds, _OUTLIER * self._budget) - before)
+        self._learn(rung, seconds, now)
+
+    def _step_down(self, now: float) -> None:
+        if now - self._rose < _REGRET:
+            self._calm = min(2 * self._calm, _CALMEST)
+        elif now - self._changed >= _REGRET:
+            self._calm = _CALM
+        self._rose = -math.inf  # one step up is regretted once
+        self._changed = now
+        self.rung += 1
+        while self.rung != self.off and self._age + self._time(self.rung) > self._budget:
+            self.rung += 1
+
+    def _consider_better(self, now: float) -> None:
+        better = [rung for rung in range(self.rung) if self._known[rung] is not None]
+        fitting = [rung for rung in better if self._fits(self._time(rung))]
+        if fitting:
+            self.rung, self._rose, self._changed, self.due = fitting[-1], now, now, None
+            return
+        if better and self.due is None:
+            nearest = better[-1]
+            seconds, passed = self._time(nearest), now - self._since[nearest]
+            if passed >= _LEISURE * seconds and self._fits(seconds * 0.5 ** (passed / self._calm)):
+                self.due = nearest
+
+    def _time(self, rung: int) -> float:
+        seconds = self._known[rung]
+        return math.inf if seconds is None else seconds
+
+    def _fits(self, seconds: float) -> bool:
+        return self._age + seconds <= _MARGIN * self._budget
+
+    def _learn(self, rung: int, seconds: float, now: float) -> None:
+        self._known[rung], self._since[rung] = seconds, now

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import av
 import cv2
 from rich.console import Console
 from rich.table import Table
@@ -21,17 +20,15 @@ from rich.table import Table
 from sender.encoder import EncodeStats, SemanticEncoder, warm_up
 from sender.face import SteadySegmenter
 from sender.live import EncodeOptions, record
-from sender.mp4 import Mp4Writer, Sound
-from sender.outfile import replacing, require_outputs, writing_lines
 from sender.parser import FaceOptions, FaceParser
-from sender.progress import Progressed, progress_bar
-from shared.clips import Clip
+from sender.share import ShareMode
+from shared.clips import MAX_FPS, Clip, FileFacts
 from shared.grid import Mask
+from shared.mp4 import Mp4Writer, Sound
+from shared.outfile import replacing, require_outputs, writing_lines
 from shared.picture import CLOCK_RATE, I420, Picture
+from shared.progress import Progressed, progress_bar
 from shared.signals import interruptible
-
-MAX_FPS = 240.0
-"""Nominal rates of screen recordings can be absurd; an encoder needs one for its level only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +139,9 @@ def _encode_file(options: OfflineOptions, progressed: Progressed | None) -> Summ
             if progressed is not None:
                 progressed(summary.frames, total and max(total, summary.frames))
     summary.seconds, summary.elapsed, summary.sound = last + 1 / fps, time.monotonic() - start, sound.described
-    promised = source.seconds
-    if promised is not None and options.seconds is not None and promised >= options.seconds:
-        promised = None  # no end of the file was asked for
-    if promised is not None and promised - summary.seconds > max(0.5, 0.02 * promised):
-        summary.broken.append(
-            f"{options.source} breaks off after {summary.seconds:.1f} of {promised:.1f} s; so does the result."
-        )
-    if sound.broken:
-        summary.broken.append(
-            f"The sound of {options.source} is damaged or of unknown kind: what could be read of it is kept."
-        )
+    if options.seconds is None or (source.seconds or 0.0) < options.seconds:  # else its end was not asked for
+        summary.broken += source.missing(summary.seconds)
+    summary.broken += sound.missing
     return summary
 
 
@@ -183,15 +172,29 @@ def _coded(
 
 
 def encode_at(
-    source: Path, out: Path, stats: Path, bitrate: float, share: float, seconds: float, face: FaceOptions
+    source: Path,
+    out: Path,
+    stats: Path,
+    bitrate: float,
+    share: float,
+    seconds: float,
+    face: FaceOptions,
+    mode: ShareMode = "exact",
+    size: tuple[int, int] = (1280, 720),
+    keyframe_interval: float | None = None,
 ) -> None:
-    """One file of a comparison: `semcall encode` in exact mode at 1280x720 or less, in place of what is there.
+    """One file of a comparison or a training: `semcall encode`, in place of what is there.
 
-    `bitrate`: bit/s; `share`: 0..1; `seconds`: no more than so many; `stats`: gets a JSON line per coded picture.
-    Raises SemcallError as `encode_file` does.
+    `bitrate`: bit/s; `share`: 0..1; `seconds`: no more than so many; `stats`: gets a JSON line per coded picture;
+    `mode`, `size`, `keyframe_interval`: as in EncodeOptions and OfflineOptions. Raises SemcallError as `encode_file`
+    does.
     """
-    coded = EncodeOptions(bitrate=bitrate, share=share, mode="exact", stats=stats)
-    encode_file(OfflineOptions(source, out, coded, face, seconds=seconds, force=True))
+    coded = EncodeOptions(bitrate=bitrate, share=share, mode=mode, stats=stats)
+    encode_file(
+        OfflineOptions(
+            source, out, coded, face, size=size, seconds=seconds, keyframe_interval=keyframe_interval, force=True
+        )
+    )
 
 
 def _thinned(clip: Clip, fps: float | None) -> Iterator[tuple[int, float, I420]]:
@@ -201,22 +204,6 @@ def _thinned(clip: Clip, fps: float | None) -> Iterator[tuple[int, float, I420]]
         if seconds + 1e-3 >= due:
             due = max(due + interval, seconds - interval)
             yield index, seconds, i420
-
-
-class FileFacts:
-    """What a file tells of its pictures. `start`: time of the first, seconds; `seconds`, `frames`: None if untold."""
-
-    def __init__(self, path: Path) -> None:
-        with av.open(str(path), metadata_errors="replace") as container:  # Clip has opened it before: it can be read
-            stream = container.streams.video[0]
-            duration = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
-            self.seconds = duration
-            if duration is None and container.duration is not None:
-                duration = container.duration / av.time_base
-            rate = stream.average_rate or stream.guessed_rate
-            self.frames: int | None = stream.frames or (round(duration * rate) if duration and rate else None)
-            first = next(container.decode(stream), None)
-            self.start = first.time if first is not None and first.time is not None else 0.0
 
 
 def _table(options: OfflineOptions, summary: Summary) -> Table:

@@ -9,34 +9,32 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 from rich.console import Console
 
 from sender.face import SteadySegmenter
-from sender.mp4 import Mp4Writer, Sound
-from sender.offline import MAX_FPS, FileFacts
-from sender.outfile import replacing, require_outputs, writing_lines
 from sender.parser import FaceOptions
-from sender.progress import Progressed, progress_bar
-from shared.clips import Clip
+from shared.clips import MAX_FPS, Clip, FileFacts
 from shared.errors import SemcallError
 from shared.grid import Mask, mask_to_pixels, row_runs
+from shared.mp4 import Sound
+from shared.outfile import require_outputs, writing_lines
 from shared.picture import CLOCK_RATE, I420, Picture, planes
+from shared.progress import Progressed, progress_bar
 from shared.signals import interruptible
 from shared.stdout import printing
+from shared.x264 import writing_mp4
 
 STDOUT = Path("-")
 _TINT = np.array([84, 90])  # U and V of a green that no skin has
 _MIXED = 0.5  # part of the tint in what lies under the mask; brightness stays, so that the face can be judged
 _LINE = np.ones((5, 5), np.uint8)  # the outline is half as many samples thick, inside the mask
 _WHITE = 235  # limited range
-# Pictures in their own order, as Mp4Writer wants them; a keyframe about every 2 s, so that players seek well.
-_X264 = {"preset": "veryfast", "crf": "20", "bf": "0", "g": "60", "threads": "1"}
+# Good quality; a keyframe about every 2 s, so that players seek well.
+_X264 = {"preset": "veryfast", "crf": "20", "g": "60", "threads": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,29 +130,9 @@ def _writing(options: MaskOptions, clip: Clip, facts: FileFacts) -> Iterator[Cal
     if options.out is None:
         yield lambda _picture, _found: None
         return
-    encoder = _encoder(clip.size)
     fps = min(clip.fps, MAX_FPS)
     with (
         contextlib.closing(Sound(options.source, facts.start)) as sound,
-        replacing(options.out) as part,
-        Mp4Writer(part, fps, sound, options.out) as writer,
+        writing_mp4(options.out, clip.size, fps, sound, _X264) as write,
     ):
-
-        def write(picture: Picture, found: Mask) -> None:
-            frame = av.VideoFrame.from_ndarray(overlay(picture.i420, found), format="yuv420p")
-            frame.pts, frame.time_base = picture.ticks, encoder.time_base
-            for packet in encoder.encode(frame):
-                writer.write(bytes(packet), packet.pts or 0)
-
-        yield write
-        for packet in encoder.encode(None):
-            writer.write(bytes(packet), packet.pts or 0)
-
-
-def _encoder(size: tuple[int, int]) -> av.VideoCodecContext:
-    """Plain x264 at good quality; access units come with their parameter sets (Annex B)."""
-    codec = av.CodecContext.create("libx264", "w")
-    codec.width, codec.height = size
-    codec.pix_fmt, codec.time_base, codec.options = "yuv420p", Fraction(1, CLOCK_RATE), _X264
-    codec.color_range, codec.colorspace = 1, 6  # H.273: limited range, SMPTE 170M (BT.601)
-    return codec
+        yield lambda picture, found: write(overlay(picture.i420, found), picture.ticks)

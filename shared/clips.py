@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -14,7 +15,9 @@ from shared.picture import I420, i420_from_frame, planes
 Size = tuple[int, int]
 """Width, height in luma samples."""
 
-_STRANGE_RATIO = 4.0  # pixels stretched more than this are a slip of the file's: video has 8:11 to 4:3, and 2
+MAX_FPS = 240.0
+"""Nominal rates of screen recordings can be absurd; an encoder needs one for its level only."""
+_STRANGE_RATIO = 4  # pixels stretched more than this are a slip of the file's: video has 8:11 to 4:3, and 2
 
 
 def fitted(source: Size, bound: Size) -> Size:
@@ -44,7 +47,7 @@ class Clip:
     """A video file. Iterating yields (I420 array, seconds since the first picture), once through.
 
     `size`: upright width and height after fitting into `bound`, with square pixels (sample aspect ratio, ITU-T H.264
-    clause E.2.1); `fps`: nominal pictures per second.
+    clause E.2.1); `fps`: nominal pictures per second; `aspect`: width of a stored sample by its height.
     Raises SemcallError when the file cannot be read as video.
     """
 
@@ -54,7 +57,7 @@ class Clip:
         with self._open() as container:
             stream = container.streams.video[0]
             self.fps = float(stream.average_rate or stream.guessed_rate or 30)
-            self._stretch = _pixel_width(stream)
+            self.aspect = _pixel_aspect(stream)
             frame = next(self._frames(container), None)
             if frame is None:
                 raise SemcallError(f"{self.path} holds no picture that can be decoded: give another file.")
@@ -62,14 +65,28 @@ class Clip:
 
     def __iter__(self) -> Iterator[tuple[I420, float]]:
         """Pictures of equal size with their times; a stream that breaks off ends early."""
+        for frame, seconds in self.frames():
+            yield self._convert(frame), seconds
+
+    def frames(
+        self, options: Mapping[str, str] | None = None, damaged: Callable[[], None] | None = None
+    ) -> Iterator[tuple[av.VideoFrame, float]]:
+        """Frames as they are stored, with seconds since the first; their sizes may differ.
+
+        `options`: FFmpeg's, for the decoder; `damaged` is called for each packet that cannot be decoded, and what
+        comes after it follows; without, the first such packet ends the clip.
+        """
         with self._open() as container:
+            if options is not None:
+                container.streams.video[0].codec_context.options = dict(options)
+            frames = self._frames(container) if damaged is None else _frames_past_damage(container, damaged)
             first: float | None = None
             last = -1.0
-            for frame in self._frames(container):
+            for frame in frames:
                 when = frame.time if frame.time is not None else last + 1 / self.fps
                 first = when if first is None else first
                 last = max(when - first, last + 1e-3)  # timestamps that stand still or run back
-                yield self._convert(frame), last
+                yield frame, last
 
     def pictures(self, indices: set[int]) -> Iterator[tuple[int, I420]]:
         """The pictures with these frame numbers, in order; those before the last are decoded but not converted."""
@@ -97,7 +114,7 @@ class Clip:
             return  # a damaged tail: what was decoded stands
 
     def _upright_size(self, frame: av.VideoFrame) -> Size:
-        width, height = round(frame.width * self._stretch), frame.height
+        width, height = round(frame.width * float(self.aspect)), frame.height
         return fitted((height, width) if frame.rotation % 180 else (width, height), self._bound)
 
     def _convert(self, frame: av.VideoFrame) -> I420:
@@ -107,10 +124,50 @@ class Clip:
         return turned(i420_from_frame(frame, width, height), frame.rotation)
 
 
-def _pixel_width(stream: av.VideoStream) -> float:
+class FileFacts:
+    """What a file tells of its pictures. `start`: time of the first, seconds; `seconds`, `frames`: None if untold."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with av.open(str(path), metadata_errors="replace") as container:  # Clip has opened it before: it can be read
+            stream = container.streams.video[0]
+            duration = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
+            self.seconds = duration
+            if duration is None and container.duration is not None:
+                duration = container.duration / av.time_base
+            rate = stream.average_rate or stream.guessed_rate
+            self.frames: int | None = stream.frames or (round(duration * rate) if duration and rate else None)
+            first = next(container.decode(stream), None)
+            self.start = first.time if first is not None and first.time is not None else 0.0
+
+    def missing(self, seconds: float) -> list[str]:
+        """A sentence where the file promises clearly more than the `seconds` that it yielded; else nothing."""
+        if self.seconds is None or self.seconds - seconds <= max(0.5, 0.02 * self.seconds):
+            return []
+        return [f"{self._path} breaks off after {seconds:.1f} of {self.seconds:.1f} s; so does the result."]
+
+
+def _frames_past_damage(
+    container: av.container.InputContainer, damaged: Callable[[], None]
+) -> Iterator[av.VideoFrame]:
+    stream = container.streams.video[0]
+    stream.thread_type = "SLICE"  # FRAME threads report damage late, and good pictures are lost with the report
+    try:
+        for packet in container.demux(stream):
+            try:
+                frames = stream.decode(packet)
+            except av.FFmpegError:
+                damaged()
+                continue
+            yield from frames
+    except av.FFmpegError:
+        return  # the container itself: nothing can be found after that
+
+
+def _pixel_aspect(stream: av.VideoStream) -> Fraction:
     """Width of a stored pixel in heights of one; 1 where nothing, or nothing sensible, is said."""
-    ratio = float(stream.sample_aspect_ratio or 1)
-    return ratio if 1 / _STRANGE_RATIO <= ratio <= _STRANGE_RATIO else 1.0
+    ratio = Fraction(stream.sample_aspect_ratio or 1)
+    return ratio if Fraction(1, _STRANGE_RATIO) <= ratio <= _STRANGE_RATIO else Fraction(1)
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Opening ONNX models for ONNX Runtime: quietly, from one file, on CUDA where that works, else on the CPU."""
+"""Opening ONNX models for ONNX Runtime: quietly, from one file, on the best provider that works."""
 
 from __future__ import annotations
 
@@ -10,49 +10,27 @@ from typing import Any
 import onnxruntime as ort
 
 from shared.errors import SemcallError
+from shared.providers import CPU, accelerators, open_on, session_options
 
 Tensor = tuple[str, tuple[int | None, ...]]
 """Element type as ONNX Runtime names it ("uint8", "float") and shape; None is a size that has to be left open."""
-
-# ONNX Runtime prints to stderr, missing CUDA libraries above all; what matters is raised or shown.
-_FATAL_ONLY = 4
 
 
 def open_session(
     path: str | os.PathLike[str], kind: str, threads: int, check: Callable[[ort.InferenceSession], None]
 ) -> tuple[ort.InferenceSession, str]:
-    """A session that `check` has let pass, and its device: "CUDA" or "CPU".
+    """A session that `check` has let pass, and its device: "CUDA", "CoreML", "DirectML", "OpenVINO" or "CPU".
 
     `kind`: what sentences call the model ("restorer"); `threads`: CPU threads of one run. `check` runs the network
     once, for CUDA often fails only then, and raises SemcallError for what does not keep its contract. Raises
     SemcallError when the file cannot be read, is no ONNX model or keeps tensors in other files.
     """
-    path = Path(path)
+    content = read_model(path, kind)
+    for provider in accelerators():
+        if (accelerated := open_on(content, threads, provider, check)) is not None:
+            return accelerated, provider.device
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise SemcallError(f"The {kind} {path} cannot be read ({reason}); check the path.") from error
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # A waiting thread must sleep: encoder, decoder and window need the core.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = _FATAL_ONLY
-    ort.set_default_logger_severity(_FATAL_ONLY)
-    if "CUDAExecutionProvider" in ort.get_available_providers():
-        try:
-            # Read from memory: tensors in other files then have no folder to be found in.
-            session = ort.InferenceSession(
-                content, options, providers=["CUDAExecutionProvider", "CPUExecutionProvider"]
-            )
-            if session.get_providers()[0] == "CUDAExecutionProvider":
-                check(session)
-                return session, "CUDA"
-        except Exception:
-            pass
-    try:
-        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(content, session_options(threads), providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's exceptions have no common base
         if "external" in str(error).lower():
             raise SemcallError(
@@ -60,7 +38,17 @@ def open_session(
             ) from error
         raise SemcallError(f"The {kind} {path} is damaged or no ONNX model: {first_line(error)}") from error
     check(session)
-    return session, "CPU"
+    return session, CPU
+
+
+def read_model(path: str | os.PathLike[str], kind: str) -> bytes:
+    """The file's content. Raises SemcallError when it cannot be read."""
+    path = Path(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise SemcallError(f"The {kind} {path} cannot be read ({reason}); check the path.") from error
 
 
 def check_tensors(

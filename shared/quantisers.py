@@ -20,11 +20,25 @@ def quantiser_map(frame: av.VideoFrame) -> NDArray[np.uint8]:
 
     Zeros where the decoder exported none.
     """
+    found = exported_quantisers(frame)
+    return np.zeros(grid_shape(frame.width, frame.height), np.uint8) if found is None else found
+
+
+def exported_quantisers(frame: av.VideoFrame) -> NDArray[np.uint8] | None:
+    """Luma quantiser per macroblock, 0..51 at any bit depth, uint8 [rows, columns]; None where none was exported.
+
+    MPEG-2, MPEG-4 part 2 and VP9 export theirs on scales of their own: they count as none.
+    """
     rows, columns = grid_shape(frame.width, frame.height)
     for data in cast(Any, frame.side_data):  # typed for motion vectors only
-        if data.type.name == "VIDEO_ENC_PARAMS" and data.nb_blocks == rows * columns:
+        if data.type.name != "VIDEO_ENC_PARAMS" or data.codec_type.name != "H264":
+            continue
+        if data.nb_blocks == rows * columns:
             raw = np.frombuffer(data, np.uint8)[data.blocks_offset :][: data.nb_blocks * data.block_size]
             blocks = raw.reshape(data.nb_blocks, data.block_size)
             delta = np.ascontiguousarray(blocks[:, _BLOCK_DELTA : _BLOCK_DELTA + 4]).view("<i4")[:, 0]
-            return np.asarray(delta + data.qp, np.uint8).reshape(rows, columns)
-    return np.zeros((rows, columns), np.uint8)
+            # FFmpeg's include QpBdOffset (ITU-T H.264 equation 7-4): six for every bit beyond eight.
+            deeper = 6 * (frame.format.components[0].bits - 8)
+            luma: NDArray[np.uint8] = np.clip(delta + (data.qp - deeper), 0, 51).astype(np.uint8)
+            return luma.reshape(rows, columns)
+    return None

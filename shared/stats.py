@@ -86,7 +86,7 @@ class Stats:
     face_share: float | None = None
     """Share of the bits on the face as the sender measured it, 0..1."""
     restorer: str = "off"
-    """Name and device of the restorer, or why there is none."""
+    """Name and device of the restorer and the part of the picture that it restores, or why there is none."""
     restore_ms: float | None = None
     """Median milliseconds of one restoration."""
     restored_percent: float = 0.0

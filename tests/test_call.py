@@ -39,6 +39,7 @@ CTRL_C = 5.0  # generous; the measured times are well under 2 s
 SMALL = ("--source", "demo", "--size", "640x360")
 RESTORERS = list_models("restorer")
 RESTORE = ("--restore", RESTORERS[0].name if RESTORERS else "off")
+PARTS = ("whole picture", "face only")
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
 
 
@@ -226,7 +227,9 @@ def test_frames_are_restored_at_the_end(evening: Evening) -> None:
     restored = [line for line in evening.shown if line["restored"]]
     assert restored
     assert all(line["restore_ms"] > 0 for line in restored)
-    assert f"Restorer: {RESTORERS[0].name} on " in evening.receiver.said
+    assert {line["rung"] for line in restored} <= {f"{RESTORERS[0].name}, {part}" for part in PARTS}
+    status = rf"^Restorer: ({RESTORERS[0].name} on \S+, ({'|'.join(PARTS)})|off: this machine is too slow)\.$"
+    assert re.search(status, evening.receiver.said, re.MULTILINE)
     assert evening.snapshots
     with np.load(evening.snapshots[-1]) as saved:
         assert saved["decoded"].shape == saved["shown"].shape == (540, 640)

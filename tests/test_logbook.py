@@ -78,7 +78,8 @@ def test_a_json_line_for_every_picture_in_the_senders_ticks(tmp_path: Path) -> N
     logbook = Logbook(path)
     for index in range(3):
         logbook.shown(picture(1.7e9 + 1, captured=(TICKS + index) / CLOCK_RATE, restored=None))
-    logbook.shown(picture(1.7e9 + 2, captured=0.0, restored=np.zeros((54, 64), np.uint8), restore_ms=7.654321))
+    facts = {"restored": np.zeros((54, 64), np.uint8), "restore_ms": 7.654321, "rung": "small, face only"}
+    logbook.shown(picture(1.7e9 + 2, captured=0.0, **facts))
     logbook.close()
     logbook.close()  # again: harmless
     logbook.shown(picture(1.7e9 + 3))  # after the end: figures only
@@ -86,9 +87,10 @@ def test_a_json_line_for_every_picture_in_the_senders_ticks(tmp_path: Path) -> N
     assert [line["ticks"] for line in lines] == [TICKS, TICKS + 1, TICKS + 2, 0]
     assert [line["restored"] for line in lines] == [False, False, False, True]
     assert lines[3]["restore_ms"] == 7.65
+    assert [line["rung"] for line in lines] == ["off", "off", "off", "small, face only"]
     assert set(lines[0]) == {
-        "ticks", "captured", "arrived", "decoded", "shown", "restored", "restore_ms", "keyframe", "damaged",
-        "lost", "skipped", "plis", "dropped",
+        "ticks", "captured", "arrived", "decoded", "shown", "restored", "restore_ms", "rung", "keyframe",
+        "damaged", "lost", "skipped", "plis", "dropped",
     }  # fmt: skip
 
 

@@ -18,11 +18,11 @@ from command import call
 from faces import bright_model, overlap, scene, squares
 
 from sender.offline import OfflineOptions, encode_file
-from sender.outfile import replacing
 from sender.overlay import STDOUT, MaskOptions, draw_masks, overlay
 from sender.parser import FaceOptions
 from shared.errors import SemcallError
 from shared.grid import Mask
+from shared.outfile import replacing
 from shared.picture import planes
 
 ONE, OTHER = (240, 96, 112), (480, 208, 40)

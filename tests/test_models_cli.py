@@ -268,7 +268,7 @@ def test_names_are_those_of_the_files(said: Say, refused: Say, mine: Path, tmp_p
 
 
 def test_reserved_names(said: Say, refused: Say, tmp_path: Path) -> None:
-    assert "cannot be called 'off', which stands for none" in refused("add", copy(tmp_path, "off"))
+    assert "cannot be called 'off', which options use" in refused("add", copy(tmp_path, "off"))
     assert "cannot be called None" in refused("add", copy(tmp_path, "none", name=None))
     assert "a face-parser is needed" in refused("add", copy(tmp_path, "bisenet"))
     said("add", bright_parser(tmp_path, "bisenet"))

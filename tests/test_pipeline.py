@@ -14,6 +14,7 @@ from test_decoder import as_unit, coded, reference
 from receiver import pipeline
 from receiver.picture import DecodedPicture
 from receiver.pipeline import DecodeThread, RestoreThread
+from receiver.restorer import RestorerLadder
 from receiver.schedule import RestoreSchedule
 from shared.errors import SemcallError
 from shared.picture import I420
@@ -30,6 +31,8 @@ def decoded(number: int, age: float = -AHEAD) -> DecodedPicture:
 class Inverter:
     """A restorer that takes its time: it waits for `go` and says when it has begun."""
 
+    name, device = "inverter", "CPU"
+
     def __init__(self, waits: bool = False) -> None:
         self.go = threading.Semaphore(0) if waits else None
         self.begun: queue.Queue[int] = queue.Queue()
@@ -41,13 +44,22 @@ class Inverter:
             assert self.go.acquire(timeout=WAIT)
         return 255 - i420
 
+    def accelerate(self) -> bool:
+        return False
+
 
 class Shown:
-    """The sink, and the thread in front of it."""
+    """The sink, and the thread in front of it. Its ladder knows the size of the pictures and has time."""
 
     def __init__(self, restorer: Inverter | None, schedule: RestoreSchedule | None = None) -> None:
         self.pictures: queue.Queue[DecodedPicture] = queue.Queue()
-        self.thread = RestoreThread(restorer, self.pictures.put, schedule)
+        self.ladder = None
+        if restorer is not None:
+            self.ladder = RestorerLadder([restorer], lambda rungs: schedule or RestoreSchedule(rungs))
+            go, restorer.go = restorer.go, None
+            self.ladder.warm_up(32, 32)
+            restorer.go, restorer.begun = go, queue.Queue()
+        self.thread = RestoreThread(self.ladder, self.pictures.put)
         self.thread.start()
 
     def show(self, picture: DecodedPicture) -> DecodedPicture:
@@ -83,12 +95,17 @@ def test_bypassed_when_late() -> None:
 
 
 def test_a_slow_restorer_is_bypassed_from_the_second_picture_on() -> None:
-    schedule = RestoreSchedule(budget=AHEAD + 0.5)
+    schedule = RestoreSchedule(2, budget=1.0)
     shown = Shown(Inverter(), schedule)
-    assert shown.show(decoded(1)).restored is not None
-    schedule.took(3 * AHEAD)  # it was slow
-    schedule.took(30 * AHEAD)
-    assert shown.show(decoded(2)).restored is None
+    picture = shown.show(decoded(1, age=0.0))
+    assert picture.restored is not None
+    assert picture.rung == "inverter, whole picture"
+    for rung in range(2):
+        for _ in range(9):
+            schedule.took(rung, 3.0, time.monotonic())  # it was slow
+    picture = shown.show(decoded(2, age=0.0))
+    assert picture.restored is None
+    assert picture.rung == "off"
     shown.thread.close()
 
 
@@ -120,23 +137,30 @@ def test_off_and_on_again() -> None:
 
 def test_without_a_restorer_pictures_pass() -> None:
     shown = Shown(None)
-    assert shown.show(decoded(1)).restored is None
+    picture = shown.show(decoded(1))
+    assert picture.restored is None
+    assert picture.rung == "off"
     shown.thread.close()
     shown.thread.close()  # again: harmless
-    assert shown.thread.failure is None
 
 
 def test_a_restorer_that_fails_does_not_end_the_call() -> None:
     class Lost(Inverter):
+        lost = False
+
         def restore(self, i420: I420, qp: NDArray[np.uint8]) -> I420:
-            super().restore(i420, qp)
-            raise SemcallError("The restorer small failed: the device was lost.")
+            restored = super().restore(i420, qp)
+            if self.lost:
+                raise SemcallError("The restorer small failed: the device was lost.")
+            return restored
 
     restorer = Lost()
     shown = Shown(restorer)
+    restorer.lost = True
     assert [shown.show(decoded(number)).restored for number in (1, 2, 3)] == [None, None, None]
     assert list(restorer.begun.queue) == [1]  # not asked again
-    assert shown.thread.failure == "The restorer small failed: the device was lost."
+    assert shown.ladder is not None
+    assert shown.ladder.status == "off (The restorer small failed: the device was lost.)"
     shown.thread.close()
 
 

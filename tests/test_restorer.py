@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+import platformdirs
 import pytest
 from numpy.typing import NDArray
 
@@ -16,6 +19,7 @@ from shared.astronaut import AstronautClip, photograph
 from shared.errors import SemcallError
 from shared.grid import grid_shape
 from shared.picture import I420, i420_from_bgr, planes
+from shared.providers import tensorrt_options
 from shared.restorer import Restorer
 
 SIZES = [(1280, 720), (718, 404), (640, 360), (362, 402), (18, 16), (2, 2)]
@@ -123,16 +127,16 @@ def test_the_coded_demo_gets_nearer_to_its_original(small: Restorer, quantiser: 
 def test_warm_up_reports_its_time(small: Restorer) -> None:
     assert small.warm_up(64, 48, times=2) > 0
     assert small.name == "small"
-    assert small.device in ("CPU", "CUDA")
+    assert small.device in ("CPU", "CUDA", "CoreML", "DirectML", "OpenVINO")
 
 
 def test_cpu_when_cuda_cannot_run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     real = ort.InferenceSession
 
-    def no_cuda(content: bytes, options: Any, providers: list[str]) -> Any:
-        if "CUDAExecutionProvider" in providers:
+    def no_cuda(content: bytes, options: Any, providers: list[Any], **others: Any) -> Any:
+        if providers != ["CPUExecutionProvider"]:
             raise RuntimeError("libcudart.so: cannot open shared object file")
-        return real(content, options, providers=providers)
+        return real(content, options, providers=providers, **others)
 
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     monkeypatch.setattr(ort, "InferenceSession", no_cuda)
@@ -140,6 +144,176 @@ def test_cpu_when_cuda_cannot_run(monkeypatch: pytest.MonkeyPatch, capfd: pytest
     assert restorer.device == "CPU"
     assert restorer.restore(*noise(32, 32)).shape == (48, 32)
     assert capfd.readouterr().err == ""
+
+
+# Providers. No GPU works where these tests are written: sessions that only claim to run on one stand in.
+
+
+class Claim:
+    """A CPU session that claims to run on `provider`, with `share` of ten nodes on it; `runs`: whether it runs."""
+
+    def __init__(self, session: Any, provider: str, share: int = 10, runs: bool = True) -> None:
+        self.session, self.provider, self.share, self.runs = session, provider, share, runs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
+
+    def get_providers(self) -> list[str]:
+        return [self.provider, "CPUExecutionProvider"]
+
+    def get_provider_graph_assignment_info(self) -> list[Any]:
+        def part(name: str, nodes: int) -> Any:
+            return SimpleNamespace(ep_name=name, get_nodes=lambda: [None] * nodes)
+
+        return [part(self.provider, self.share), part("CPUExecutionProvider", 10 - self.share)]
+
+    def run(self, *arguments: Any) -> Any:
+        if not self.runs:
+            raise RuntimeError("no kernel image is available for execution on the device")
+        return self.session.run(*arguments)
+
+    def run_with_iobinding(self, binding: Any) -> None:
+        if not self.runs:
+            raise RuntimeError("the device was lost")
+        self.session.run_with_iobinding(binding)
+
+
+Open = Callable[[Any], Any]
+"""What becomes of the session that a provider is to open."""
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[dict[str, Open]], list[Any]]:
+    """Make providers available, each with what it opens. Returns the list of those asked for, options included."""
+    real, asked = ort.InferenceSession, []
+    real_memory = ort.OrtValue.ortvalue_from_shape_and_type
+
+    def set_up(providers: dict[str, Open]) -> list[Any]:
+        def opened(content: bytes, options: Any, providers: list[Any], **others: Any) -> Any:
+            first = providers[0]
+            name = first if isinstance(first, str) else first[0]
+            asked.append(first)
+            session = real(content, options, providers=["CPUExecutionProvider"])
+            if name in openers:
+                assert others == {"enable_fallback": 0}, "ONNX Runtime's own fallback prints"
+                return openers[name](session)
+            return session
+
+        openers = {f"{name}ExecutionProvider": opener for name, opener in providers.items()}
+        available = [*reversed(openers), "CPUExecutionProvider"]
+        monkeypatch.setattr(ort, "get_available_providers", lambda: available)
+        monkeypatch.setattr(ort, "InferenceSession", opened)
+        return asked
+
+    def on_the_cpu(shape: Any, element: Any, _device: str, _number: int) -> Any:
+        return real_memory(shape, element, "cpu", 0)
+
+    monkeypatch.setattr(ort.OrtValue, "ortvalue_from_shape_and_type", on_the_cpu)
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
+    return set_up
+
+
+def missing(_session: Any) -> Any:
+    raise RuntimeError("libcudart.so: cannot open shared object file")
+
+
+def claims(provider: str, **facts: Any) -> Open:
+    return lambda session: Claim(session, f"{provider}ExecutionProvider", **facts)
+
+
+def test_providers_are_tried_in_order_until_one_works(pretend: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    asked = pretend(dict.fromkeys(("OpenVINO", "Dml", "CUDA", "CoreML", "Tensorrt"), missing))
+    restorer = Restorer(find_model("small").path)
+    names = [first if isinstance(first, str) else first[0] for first in asked]
+    assert names == [f"{name}ExecutionProvider" for name in ("CUDA", "CoreML", "Dml", "OpenVINO", "CPU")]
+    assert restorer.device == "CPU"
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["CUDA", "CoreML", "Dml", "OpenVINO"])
+def test_a_provider_that_works_is_used(pretend: Any, small: Restorer, name: str) -> None:
+    asked = pretend({name: claims(name)})
+    restorer = Restorer(find_model("small").path, threads=2)
+    assert restorer.device == name.replace("Dml", "DirectML")
+    i420, qp = noise(64, 48)
+    assert np.array_equal(restorer.restore(i420, qp), small.restore(i420, qp))
+    assert asked == [(f"{name}ExecutionProvider", OPENVINO if name == "OpenVINO" else {})]
+
+
+OPENVINO = {"device_type": "CPU", "num_of_threads": "2"}
+
+
+def test_a_provider_that_does_not_really_work_gives_way(pretend: Any) -> None:
+    pretend(
+        {
+            "OpenVINO": claims("OpenVINO"),
+            "Dml": claims("Dml", share=4),  # leaves most to the CPU
+            "CoreML": claims("CPU"),  # gave up on its own
+            "CUDA": claims("CUDA", runs=False),  # fails on the trial run
+        }
+    )
+    assert Restorer(find_model("small").path).device == "OpenVINO"
+
+
+def test_a_broken_contract_is_refused_on_any_provider(pretend: Any, tmp_path: Path) -> None:
+    pretend({"CUDA": claims("CUDA")})
+    with pytest.raises(SemcallError, match="its inputs are uv, y instead of"):
+        Restorer(foreign_model(tmp_path, without="qp"))
+
+
+def test_tensorrt_takes_over_when_it_is_ready(pretend: Any, small: Restorer, tmp_path: Path) -> None:
+    asked = pretend({"Tensorrt": claims("Tensorrt"), "CUDA": claims("CUDA")})
+    restorer = Restorer(find_model("small").path)
+    assert restorer.device == "CUDA"
+    assert restorer.accelerate()
+    assert restorer.device == "TensorRT"
+    assert not restorer.accelerate(), "once is enough"
+    for size in [*SIZES[1:], *SIZES[1:]]:  # more than are kept, then again
+        i420, qp = noise(*size)
+        assert np.array_equal(restorer.restore(i420, qp), small.restore(i420, qp))
+    name, options = asked[-1]
+    assert name == "TensorrtExecutionProvider"
+    assert all(options[f"trt_{name}_enable"] == "1" for name in ("fp16", "engine_cache", "timing_cache"))
+    assert Path(options["trt_engine_cache_path"]).is_dir()
+    assert Path(options["trt_timing_cache_path"]) == tmp_path / "cache" / "semcall" / "tensorrt"
+    assert options["trt_profile_opt_shapes"] == "y:1x1x720x1280,uv:1x2x360x640,qp:1x1x45x80"
+
+
+def test_what_tensorrt_cannot_do_is_done_as_before(pretend: Any, small: Restorer) -> None:
+    claim: list[Claim] = []
+
+    def engine(session: Any) -> Claim:
+        claim.append(Claim(session, "TensorrtExecutionProvider"))
+        return claim[0]
+
+    pretend({"Tensorrt": engine, "CUDA": claims("CUDA")})
+    restorer = Restorer(find_model("small").path)
+    assert restorer.accelerate()
+    claim[0].runs = False  # a picture beyond its engine's sizes
+    i420, qp = noise(64, 48)
+    assert np.array_equal(restorer.restore(i420, qp), small.restore(i420, qp))
+    assert restorer.device == "CUDA"
+
+
+@pytest.mark.parametrize("opener", [missing, claims("Tensorrt", share=1), claims("Tensorrt", runs=False)])
+def test_without_tensorrt_nothing_changes(pretend: Any, opener: Open) -> None:
+    pretend({"Tensorrt": opener})
+    restorer = Restorer(find_model("small").path)
+    assert not restorer.accelerate()
+    assert restorer.device == "CPU"
+
+
+def test_tensorrt_without_a_place_for_its_engines_is_not_tried(pretend: Any, tmp_path: Path) -> None:
+    asked = pretend({"Tensorrt": claims("Tensorrt")})
+    (tmp_path / "cache").write_text("in the way")
+    assert not Restorer(find_model("small").path).accelerate()
+    assert asked == ["CPUExecutionProvider"]
+
+
+def test_engines_of_two_models_are_kept_apart(pretend: Any) -> None:
+    """The runtime would take one for the other where only the weights differ."""
+    folders = {tensorrt_options(content, {})["trt_engine_cache_path"] for content in (b"one", b"other")}
+    assert len(folders) == 2
 
 
 def test_loading_is_silent(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,56 +1,200 @@
-"""Whether there is time to restore: decisions from made-up times."""
+"""Whether there is time to restore, and how: decisions from made-up times on a made-up clock."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import pytest
+
 from receiver.schedule import DEFAULT_BUDGET, RestoreSchedule
 
+FPS = 30
 
-def run(schedule: RestoreSchedule, count: int, cost: float, age: float = 0.0) -> list[bool]:
-    """`count` pictures, each `age` seconds old; a restoration takes `cost` seconds."""
-    decisions = []
-    for _ in range(count):
-        decisions.append(schedule.admits(age))
-        if decisions[-1]:
-            schedule.took(cost)
-    return decisions
+
+class Call:
+    """A call whose machine needs `costs(rung, now)` seconds for a picture. `events`: (seconds, rung stepped to)."""
+
+    def __init__(self, rungs: int, budget: float = DEFAULT_BUDGET) -> None:
+        self.schedule = RestoreSchedule(rungs, budget)
+        self.now = 100.0
+        self.measured = 0
+        self.events: list[tuple[float, int]] = []
+        self.late = 0
+
+    def warm_up(self, costs: Sequence[float]) -> None:
+        for rung in reversed(range(len(costs))):
+            self.schedule.measured(rung, costs[rung], self.now)
+
+    def run(self, seconds: float, costs: Callable[[int, float], float], age: float = 0.0) -> list[int | None]:
+        """Pictures `age` seconds old, one after another; what is due is measured before the next one."""
+        chosen = []
+        for _ in range(round(seconds * FPS)):
+            before = self.schedule.rung
+            chosen.append(rung := self.schedule.choose(age, self.now))
+            if self.schedule.rung != before:
+                self.events.append((self.now, self.schedule.rung))
+            if rung is not None:
+                cost = costs(rung, self.now)
+                self.late += age + cost > DEFAULT_BUDGET
+                self.schedule.took(rung, cost, self.now)
+            self.now += 1 / FPS
+            if self.schedule.due is not None:
+                self.measured += 1
+                self.schedule.measured(self.schedule.due, costs(self.schedule.due, self.now), self.now)
+        return chosen
+
+
+def single(cost: float, budget: float = DEFAULT_BUDGET) -> Call:
+    call = Call(1, budget)
+    call.warm_up([cost])
+    return call
+
+
+def steady(*costs: float) -> Callable[[int, float], float]:
+    return lambda rung, _now: costs[rung]
+
+
+def test_nothing_is_restored_before_anything_is_known() -> None:
+    call = Call(2)
+    assert call.run(2, steady(0.001, 0.001)) == [None] * 60
+    assert call.measured == 0, "the first measurement is the ladder's to begin"
+    call.schedule.measured(1, 0.010, call.now)
+    assert call.schedule.choose(0.0, call.now) == 1
+    call.schedule.measured(0, 0.012, call.now)
+    assert call.schedule.choose(0.0, call.now) == 0
 
 
 def test_a_fast_machine_restores_everything() -> None:
-    schedule = RestoreSchedule()
-    assert all(run(schedule, 100, 0.012, age=0.002))
+    assert set(single(0.012).run(4, steady(0.012), age=0.002)) == {0}
 
 
-def test_a_slow_machine_tries_once_and_then_seldom() -> None:
-    schedule = RestoreSchedule()
-    decisions = run(schedule, 300, 0.100)
-    assert decisions[0]
-    assert 1 < sum(decisions) < 30
+def test_a_slow_machine_restores_nothing_and_measures_seldom() -> None:
+    call = single(0.100)
+    assert set(call.run(10, steady(0.100))) == {None}
+    assert 1 <= call.measured < 10
+    call.run(600, steady(0.100))
+    assert call.measured < 30
+
+
+def test_measuring_anew_takes_little_of_the_time() -> None:
+    call = single(4.0)
+    call.run(60, steady(4.0))
+    assert call.measured == 0
+    call.run(540, steady(4.0))
+    assert 1 <= call.measured <= 600 / (20 * 4.0)
 
 
 def test_a_machine_that_was_busy_recovers_within_two_seconds() -> None:
-    schedule = RestoreSchedule()
-    assert all(run(schedule, 30, 0.015))
-    hiccup = run(schedule, 10, 0.100)
-    assert not all(hiccup)
-    after = run(schedule, 60, 0.015)
-    assert all(after[-20:])
+    call = single(0.015)
+    assert set(call.run(1, steady(0.015))) == {0}
+    hiccup = call.run(1 / 3, steady(0.100))
+    assert None in hiccup
+    after = call.run(2, steady(0.015))
+    assert set(after[-20:]) == {0}
 
 
 def test_one_outlier_changes_nothing_for_a_fast_machine() -> None:
-    schedule = RestoreSchedule()
-    run(schedule, 30, 0.010)
-    run(schedule, 1, 0.060)
-    assert all(run(schedule, 30, 0.010))
+    for outlier in (0.060, 3.0):
+        call = single(0.010)
+        call.run(1, steady(0.010))
+        call.run(1 / FPS, steady(outlier))
+        assert set(call.run(1, steady(0.010))) == {0}
 
 
 def test_a_picture_that_is_already_old_is_shown_as_it_is() -> None:
-    schedule = RestoreSchedule()
-    run(schedule, 10, 0.010)
-    assert not schedule.admits(DEFAULT_BUDGET - 0.005)
-    assert schedule.admits(DEFAULT_BUDGET - 0.015)
-    assert not RestoreSchedule().admits(2 * DEFAULT_BUDGET)
+    call = single(0.010)
+    call.run(1 / 3, steady(0.010))
+    assert call.schedule.choose(DEFAULT_BUDGET - 0.005, call.now) is None
+    assert call.schedule.choose(DEFAULT_BUDGET - 0.015, call.now) == 0
+    assert RestoreSchedule(1).choose(2 * DEFAULT_BUDGET, 0.0) is None
+
+
+def test_pictures_that_are_always_old_leave_time_for_less() -> None:
+    call = Call(2)
+    call.warm_up([0.020, 0.005])
+    assert call.run(1, steady(0.020, 0.005), age=0.020)[-1] == 1
+    assert call.run(1, steady(0.020, 0.005), age=0.100)[-1] is None
+    assert call.schedule.rung == call.schedule.off
+    assert call.run(5, steady(0.020, 0.005), age=0.001)[-1] == 0
+    assert [rung for _, rung in call.events] == [1, 2, 1, 0], "up one rung at a time"
 
 
 def test_the_budget_is_the_callers() -> None:
-    assert all(run(RestoreSchedule(budget=0.2), 50, 0.1))
-    assert not all(run(RestoreSchedule(budget=0.05), 50, 0.1))
+    assert set(single(0.1, budget=0.2).run(2, steady(0.1))) == {0}
+    assert set(single(0.1, budget=0.05).run(2, steady(0.1))) == {None}
+
+
+def test_it_begins_on_the_best_rung_that_fits() -> None:
+    call = Call(4)
+    call.warm_up([2.0, 0.060, 0.020, 0.004])
+    assert set(call.run(20, steady(2.0, 0.060, 0.020, 0.004))) == {2}
+
+
+def test_a_rung_that_would_only_just_fit_is_not_stepped_up_to() -> None:
+    call = Call(2)
+    call.warm_up([0.99 * DEFAULT_BUDGET, 0.010])
+    assert set(call.run(10, steady(0.99 * DEFAULT_BUDGET, 0.010))) == {1}
+
+
+def test_load_leads_down_within_a_few_pictures_and_back_up_afterwards() -> None:
+    idle, busy = (0.020, 0.012, 0.006), (0.080, 0.048, 0.024)
+    call = Call(3)
+    call.warm_up(idle)
+    call.run(5, steady(*idle))
+    down = call.run(1, steady(*busy))
+    assert down[0] == 0
+    assert down[10:] == [2] * 20
+    assert call.late <= 8
+    assert set(call.run(10, steady(*busy))) == {2}
+    up = call.run(60, steady(*idle))
+    assert up[-1] == 0
+    assert [rung for _, rung in call.events] == [1, 2, 1, 0], "one rung at a time"
+
+
+@pytest.mark.parametrize("period", [0.5, 1.0, 2.0, 5.0])
+def test_alternating_load_does_not_toggle(period: float) -> None:
+    """Half of each period idle, half of it busy: seldomer and seldomer it is tried."""
+
+    def costs(rung: int, now: float) -> float:
+        return (0.020, 0.004)[rung] * (4.0 if now % period > period / 2 else 1.0)
+
+    call = Call(2)
+    call.warm_up([0.020, 0.004])
+    began = call.now
+    chosen = call.run(120, costs)
+    assert len(call.events) <= 16
+    assert sum(when > began + 60 for when, _ in call.events) <= 4
+    assert chosen.count(None) < 0.05 * len(chosen), "the rung below holds all the time"
+
+
+def test_a_budget_is_exceeded_by_few_pictures_under_alternating_load() -> None:
+    call = single(0.010)
+    chosen = call.run(300, lambda _, now: 0.010 if now % 4 < 2 else 0.200)
+    assert call.late < 0.01 * len(chosen)
+
+
+def test_a_lost_rung_is_never_chosen_again() -> None:
+    call = Call(3)
+    call.warm_up([0.010, 0.008, 0.004])
+    assert call.schedule.choose(0.0, call.now) == 0
+    call.schedule.lost(0, call.now)
+    assert set(call.run(30, steady(0.010, 0.008, 0.004))) == {1}
+    call.schedule.lost(1, call.now)
+    call.schedule.lost(2, call.now)
+    assert set(call.run(30, steady(0.010, 0.008, 0.004))) == {None}
+    assert call.measured == 0
+
+
+def test_another_picture_size_begins_anew() -> None:
+    call = single(0.010)
+    call.run(1, steady(0.010))
+    call.schedule.reset()
+    assert not call.schedule.measured_any
+    assert set(call.run(1, steady(0.010))) == {None}
+    call.warm_up([0.030])
+    assert set(call.run(1, steady(0.030))) == {None}
+
+
+def test_without_rungs_it_stays_off() -> None:
+    call = Call(0)
+    assert set(call.run(1, steady())) == {None}

@@ -25,7 +25,7 @@ LIVE = Stats(
     fps=29.94,
     kbps=401.7,
     face_share=0.163,
-    restorer="small on CPU",
+    restorer="small on CPU, whole picture",
     restore_ms=14.26,
     restored_percent=97.4,
     latency_ms=41.2,
@@ -78,7 +78,7 @@ def test_table_has_every_figure() -> None:
         "frame rate": "29.9 fps",
         "bitrate": "402 kb/s",
         "face share": "16%",
-        "restorer": "small on CPU",
+        "restorer": "small on CPU, whole picture",
         "restoration": "14.3 ms",
         "restored": "97%",
         "latency": "41 ms",
@@ -116,7 +116,7 @@ def test_plain_output_has_lines_and_no_control_codes() -> None:
     assert "\x1b" not in text
     assert text.splitlines() == [
         "waiting",
-        "1280x720 · 30 fps · 402 kb/s · face 16% · small on CPU 14 ms · latency 41 ms · lost 3"
+        "1280x720 · 30 fps · 402 kb/s · face 16% · small on CPU, whole picture 14 ms · latency 41 ms · lost 3"
         " · restored 97% · dropped 5",
         "call ended",
     ]

@@ -28,7 +28,7 @@ from benchmarks.face.material import Footage, draw_composites, footage
 from benchmarks.face.quality import Quality, figures, judge, steps
 from benchmarks.face.sheets import sheet
 from models.registry import WEIGHTS, read_card, save_model
-from models.training.pairs import permissive_clips
+from models.training.manifest import permissive_clips
 
 _GOALS = {
     "IoU, heads alone, faces from 10%": ">= 0.85",

@@ -6,7 +6,9 @@ on VGG-19 up to conv3_4, and are always named so.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +43,11 @@ class FeatureNet(nn.Module):
             for name, value in state.items()
         }
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Take the weights along to another device or precision."""
+        self._weights = {name: fn(value) for name, value in self._weights.items()}
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+
     def _conv(self, x: Tensor, name: str, stride: int = 1, padding: int = 0) -> Tensor:
         return F.conv2d(x, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], stride, padding)
 
@@ -50,7 +57,7 @@ class FeatureNet(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Feature maps of RGB 0..1 [n, 3, H, W], every position scaled to unit length over channels."""
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (_MEAN, _STD))
+        mean, std = (torch.tensor(values, device=image.device).view(1, 3, 1, 1) for values in (_MEAN, _STD))
         x = ((image - mean) / std).contiguous(memory_format=torch.channels_last)
         return [m / (m.pow(2).sum(1, keepdim=True).add(1e-8).sqrt() + 0.2) for m in self.maps(x)]
 

@@ -1,9 +1,9 @@
-"""The small restorer: what a receiver without a GPU can afford on every frame.
+"""The fast family of restorers: what a receiver without a GPU can afford on every frame.
 
-Luma goes in as codes, a strided convolution takes it to a quarter of the resolution, a few convolutions work there,
-and a residual of whole code values is added to the decoded picture (global skip, as in Galteri et al. 2020, section
-3). The residual is scaled by the quantiser step of its macroblock: what was coded finely has little to mend. Chroma
-is passed through.
+The planes of YUV 4:2:0 go in as codes, strided convolutions take them to a quarter of luma's resolution, a few
+convolutions work there, and a residual of whole code values is added to the decoded picture (global skip, as in
+Galteri et al. 2020, section 3). The residual is scaled by the quantiser step of its macroblock: what was coded finely
+has little to mend.
 """
 
 from __future__ import annotations
@@ -33,17 +33,31 @@ def gate_codes() -> Tensor:
     return torch.round(64 * 2 ** ((torch.arange(52) - 38) / 6)).clamp(1, 128)
 
 
-class SmallRestorer(nn.Module):
-    """Luma and quantisers to restored luma. `channels` (at least 16) and `depth`: of the 3x3 convolutions inside."""
+class FastRestorer(nn.Module):
+    """Planes and quantisers to restored planes.
 
-    def __init__(self, channels: int = 32, depth: int = 2) -> None:
+    `channels` (at least 24) and `depth`: of the 3x3 convolutions inside, in blocks of two with a skip around each;
+    `chroma`: mend chroma too, else it passes through; `quantisers`: tell the convolutions the quantisers (the gate
+    goes by them in any case).
+    """
+
+    def __init__(self, channels: int = 32, depth: int = 4, chroma: bool = True, quantisers: bool = True) -> None:
         super().__init__()
+        outputs = SCALE * SCALE * 3 // 2 if chroma else SCALE * SCALE
         self.entry = QuantConv(
             1, channels, SCALE, stride=SCALE, pads=(0, SCALE - 2), step_in=LUMA_STEP, zero=LINEAR_ZERO
         )
-        self.hardness = QuantConv(1, channels, 1, pads=(0, 0), step_in=QP_STEP, zero=LINEAR_ZERO)
+        half = SCALE // 2
+        self.colour = (
+            QuantConv(2, channels, half, stride=half, pads=(0, half - 1), step_in=LUMA_STEP, zero=LINEAR_ZERO)
+            if chroma
+            else None
+        )
+        self.hardness = (
+            QuantConv(1, channels, 1, pads=(0, 0), step_in=QP_STEP, zero=LINEAR_ZERO) if quantisers else None
+        )
         self.body = nn.ModuleList(QuantConv(channels, channels, 3) for _ in range(depth))
-        self.exit = QuantConv(channels, SCALE * SCALE, 3, zero=LINEAR_ZERO)
+        self.exit = QuantConv(channels, outputs, 3, zero=LINEAR_ZERO)
         self.register_buffer("gate", gate_codes() * GATE_STEP, persistent=False)
         self._start()
 
@@ -67,23 +81,39 @@ class SmallRestorer(nn.Module):
             weight = self.entry.weight
             weight.sub_(weight.mean((1, 2, 3), keepdim=True)).mul_(2)
             weight[: len(filters)] = filters
+            for index_in_block, layer in enumerate(self.body):
+                assert isinstance(layer, QuantConv)
+                if index_in_block % 2:  # what a skip leads around starts small
+                    layer.weight.mul_(0.3)
             self.exit.weight.mul_(0.002)
 
-    def residual(self, y: Tensor, qp: Tensor) -> Tensor:
-        """What to add to the luma, in code values, not rounded: float [n, 1, H, W].
+    def residual(self, y: Tensor, uv: Tensor, qp: Tensor) -> tuple[Tensor, Tensor]:
+        """What to add to the planes, in code values, not rounded: float [n, 1, H, W] and [n, 2, H/2, W/2].
 
-        `y`: float [n, 1, H, W], whole values 0..255, H and W even; `qp`: float [n, 1, ceil(H/16), ceil(W/16)], 0..51.
+        `y`: float [n, 1, H, W], whole values 0..255, H and W even; `uv`: float [n, 2, H/2, W/2]; `qp`: float
+        [n, 1, ceil(H/16), ceil(W/16)], 0..51.
         """
         height, width = y.shape[2:]
         x = self.entry((y - LUMA_ZERO) * LUMA_STEP)
         spread = F.interpolate(qp, scale_factor=16.0 / SCALE, mode="nearest")[..., : x.shape[2], : x.shape[3]]
-        x = start = quantise(x + self.hardness((spread - QP_ZERO) * QP_STEP))
-        for layer in self.body:
+        if self.colour is not None:
+            x = quantise(x + self.colour((uv - LUMA_ZERO) * LUMA_STEP), zero=LINEAR_ZERO)
+        if self.hardness is not None:
+            x = quantise(x + self.hardness((spread - QP_ZERO) * QP_STEP))
+        start = x
+        for index, layer in enumerate(self.body):
             x = layer(x)
-        x = quantise(x + start)
+            if index % 2 or index == len(self.body) - 1:
+                x = start = quantise(x + start)
         gate = cast(Tensor, self.gate)[spread.long().clamp(0, 51)]
-        return F.pixel_shuffle(self.exit(x) * gate, SCALE)[..., :height, :width]
+        change = self.exit(x) * gate
+        luma = F.pixel_shuffle(change[:, : SCALE * SCALE], SCALE)[..., :height, :width]
+        if self.colour is None:
+            return luma, torch.zeros_like(uv)
+        chroma = F.pixel_shuffle(change[:, SCALE * SCALE :], SCALE // 2)[..., : height // 2, : width // 2]
+        return luma, chroma
 
-    def forward(self, y: Tensor, qp: Tensor) -> Tensor:
-        """Restored luma as the exported graph gives it: whole values 0..255, float [n, 1, H, W]."""
-        return (y + torch.round(self.residual(y, qp)).clamp(-128, 127)).clamp(0, 255)
+    def forward(self, y: Tensor, uv: Tensor, qp: Tensor) -> tuple[Tensor, Tensor]:
+        """Restored planes as the exported graph gives them: whole values 0..255, shapes of `y` and `uv`."""
+        luma, chroma = (torch.round(part).clamp(-128, 127) for part in self.residual(y, uv, qp))
+        return (y + luma).clamp(0, 255), (uv + chroma).clamp(0, 255)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,8 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto
-from rich.progress import track
 
-from models.networks.quantised import QuantConv
+from models.networks.quantised import LINEAR_ZERO, QuantConv
 from models.networks.restorer import (
     GATE_STEP,
     LUMA_STEP,
@@ -27,24 +24,12 @@ from models.networks.restorer import (
     QP_STEP,
     QP_ZERO,
     SCALE,
-    SmallRestorer,
+    FastRestorer,
     gate_codes,
 )
 from models.training.graph import OPSET, GraphWriter
-from models.training.judge import Figures, Scene, contact_sheet, judge, onnx_restore, scene
-from models.training.loop import load_network
-from models.training.pairs import permissive_clips
 
 CONTRACT = 1
-JUDGED_AT = ((400.0, 0), (400.0, 8), (200.0, 8))
-"""kbit/s at 1280x720 (scaled to a clip's size), and how many quantiser steps the face is finer."""
-_DEFINITION = (
-    "[before, after]; frames 10, 11, 20, 21, 30, 31 of a second from 1.0 s on, x264 Constrained Baseline veryfast at "
-    "`kbps`, 30 fps. psnr_db, ssim (Gaussian 11x11, sigma 1.5): luma of whole frames, higher is better. vgg_face, "
-    "vgg_elsewhere: squared distance of channel-normalised VGG-19 features (conv1_2, conv2_2, conv3_4; ImageNet, "
-    "fine-tuned on CUB; not LPIPS) in a 256x256 window on the face and in the corner farthest from it, lower is "
-    "better. flicker: mean absolute error of the change to the next frame, luma code values, lower is better."
-)
 
 
 def spread(g: GraphWriter, blocks: str, grid: str, name: str) -> str:
@@ -61,76 +46,50 @@ def spread(g: GraphWriter, blocks: str, grid: str, name: str) -> str:
     return g.like(wide, grid, f"{name}_grid")
 
 
-def build(net: SmallRestorer, name: str) -> onnx.ModelProto:
-    """The restorer contract's graph for a trained network: what SmallRestorer.forward computes, on codes."""
+def build(net: FastRestorer, name: str) -> onnx.ModelProto:
+    """The restorer contract's graph for a trained network: what FastRestorer.forward computes, on codes."""
     g = GraphWriter()
-    entry = g.feature(g.dequantise("y", LUMA_STEP, LUMA_ZERO, "luma"), net.entry, "entry")
-    hardness = g.dequantise(spread(g, "qp", f"{entry}_codes", "qp"), QP_STEP, QP_ZERO, "qp_values")
+    luma = g.dequantise("y", LUMA_STEP, LUMA_ZERO, "luma")
+    x = g.feature(luma, net.entry, "entry")
+    grid = f"{x}_codes"
+    if net.colour is not None:
+        colour = g.feature(g.dequantise("uv", LUMA_STEP, LUMA_ZERO, "chroma"), net.colour, "colour")
+        x = g.add(x, colour, "planes", LINEAR_ZERO)
+    if net.hardness is not None:
+        quantisers = g.dequantise(spread(g, "qp", grid, "qp"), QP_STEP, QP_ZERO, "qp_values")
+        x = g.add(x, g.feature(quantisers, net.hardness, "hardness"), "start")
     table = g.constant(gate_codes().numpy().astype(np.uint8), "gate_table")
     limits = [g.constant(np.int32(value), f"qp_limit_{value}") for value in (0, 51)]
     position = g.node("Clip", [g.node("Cast", ["qp"], "qp_whole", to=TensorProto.INT32), *limits], "qp_index")
-    gate = spread(g, g.node("Gather", [table, position], "gate_codes"), f"{entry}_codes", "gate")
-    x = start = g.add(entry, g.feature(hardness, net.hardness, "hardness"), "start")
+    gate = spread(g, g.node("Gather", [table, position], "gate_codes"), grid, "gate")
+    start = x
     for index, layer in enumerate(net.body):
         assert isinstance(layer, QuantConv)
         x = g.feature(x, layer, f"body{index}")
-    x = g.add(x, start, "inner")
+        if index % 2 or index == len(net.body) - 1:
+            x = start = g.add(x, start, f"block{index}")
     change = g.feature(x, net.exit, "exit")
     residual = g.node("Mul", [change, g.dequantise(gate, GATE_STEP, 0, "gate_values")], "gated")
     residual = g.quantise(residual, 1.0, 128, "residual_codes")
-    residual = g.node("DepthToSpace", [residual], "residual_spread", blocksize=SCALE, mode="CRD")
-    residual = g.dequantise(g.like(residual, "y", "residual_grid"), 1.0, 128, "residual")
-    total = g.node("Add", [g.dequantise("y", 1.0, 0, "luma_whole"), residual], "total")
-    g.quantise(total, 1.0, 0, "y_out")
-    g.node("Identity", ["uv"], "uv_out")
+    if net.colour is None:
+        g.node("Identity", ["uv"], "uv_out")
+        _apply(g, residual, "y", SCALE)
+    else:
+        samples = SCALE * SCALE
+        _apply(g, g.channels(residual, 0, samples, "luma_residual"), "y", SCALE)
+        _apply(g, g.channels(residual, samples, samples * 3 // 2, "chroma_residual"), "uv", SCALE // 2)
     return g.model(name)
 
 
-def export_restorer(checkpoint: Path, data: Path, folder: Path, command: str) -> Path:
-    """Write the model and card of a checkpoint to `folder`, judged on the permissive validation clips of `data`.
-
-    A contact sheet of those clips goes beside the checkpoint. `command`: what made it, for the card. Raises
-    SemcallError when the checkpoint or the clips cannot be read.
-    """
-    net, recipe, facts = load_network(checkpoint)
-    clips = permissive_clips(data, "val")
-    path = write(net, recipe.name, folder, {})
-    restore = onnx_restore(path)
-    scenes, results = [], []
-    pieces = [(clip, *rate) for clip in clips for rate in JUDGED_AT]
-    for clip, kbps, finer in track(pieces, description=f"judging {recipe.name}"):
-        scenes.append(scene(data, clip.path, kbps, finer))
-        results.append(_result(scenes[-1], judge(scenes[-1], restore, data)))
-    contact_sheet(scenes[1 :: len(JUDGED_AT)] or scenes, restore, checkpoint.with_name("contact-sheet.png"))
-    licences = {clip.name: clip.licence for clip in permissive_clips(data, "train")}
-    card = {
-        "training_data": {
-            "source": "talking-head clips under MIT, Apache-2.0 or CC-BY; never a validation identity",
-            "clips": {name: licences.get(name, "unknown") for name in facts["clips"]},
-        },
-        "training": {"steps": facts["step"], "minutes": round(facts["seconds"] / 60, 1), "recipe": asdict(recipe)},
-        "command": command,
-        "metrics": {"definition": _DEFINITION, "results": results},
-    }
-    return write(net, recipe.name, folder, card)
+def _apply(g: GraphWriter, residual: str, plane: str, blocks: int) -> None:
+    """Spread residual codes over a plane and add them: the plane's output."""
+    spread_out = g.node("DepthToSpace", [residual], f"{plane}_residual_spread", blocksize=blocks, mode="CRD")
+    values = g.dequantise(g.like(spread_out, plane, f"{plane}_residual_grid"), 1.0, 128, f"{plane}_residual")
+    total = g.node("Add", [g.dequantise(plane, 1.0, 0, f"{plane}_whole"), values], f"{plane}_total")
+    g.quantise(total, 1.0, 0, f"{plane}_out")
 
 
-def _result(piece: Scene, figures: Figures) -> dict[str, Any]:
-    pairs = {
-        "psnr_db": (figures.psnr, 2),
-        "ssim": (figures.ssim, 4),
-        "vgg_face": (figures.vgg_face, 4),
-        "vgg_elsewhere": (figures.vgg_rest, 4),
-        "flicker": (figures.flicker, 3),
-    }
-    before_after = {
-        name: [None if math.isnan(value) else round(value, digits) for value in pair]
-        for name, (pair, digits) in pairs.items()
-    }
-    return {"clip": piece.name, "kbps": round(piece.kbps), "face_finer_by": piece.share, **before_after}
-
-
-def write(net: SmallRestorer, name: str, folder: Path, facts: dict[str, Any]) -> Path:
+def write(net: FastRestorer, name: str, folder: Path, facts: dict[str, Any]) -> Path:
     """Write `name`.onnx and `name`.json to `folder`; `facts` (data, metrics, command) go into the card."""
     folder.mkdir(parents=True, exist_ok=True)
     content = build(net.eval(), name).SerializeToString()
@@ -150,7 +109,10 @@ def write(net: SmallRestorer, name: str, folder: Path, facts: dict[str, Any]) ->
             "uv": "uint8 [1, 2, H/2, W/2]",
             "qp": "uint8 [1, 1, ceil(H/16), ceil(W/16)], luma quantiser 0..51",
         },
-        "outputs": {"y_out": "uint8 [1, 1, H, W]", "uv_out": "uint8 [1, 2, H/2, W/2], equal to uv"},
+        "outputs": {
+            "y_out": "uint8 [1, 1, H, W]",
+            "uv_out": "uint8 [1, 2, H/2, W/2]" + (", equal to uv" if net.colour is None else ""),
+        },
         "licence": "MIT",
         "made": datetime.now(UTC).date().isoformat(),
         **facts,

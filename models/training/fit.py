@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,22 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from shared.errors import SemcallError
 
 Batch = tuple[Tensor, ...]
+
+
+class Watched(Protocol):
+    """A loss with a memory: `seen` are running means that are worth a curve, its state is part of a checkpoint."""
+
+    seen: dict[str, float]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that an exact resumption needs."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on as `state_dict` left off."""
+        ...
+
+
 _RISE = 0.06
 """Part of the run over which the learning rate rises."""
 _FLOOR = 1e-5
@@ -42,8 +58,10 @@ class Fit:
 
     `batch(step)` makes a step's tensors (in `workers` processes beside this one, 0: here); `loss(net, batch)` is
     what falls, in bfloat16 with `bf16` where that is safe; `show(net, step)` draws a picture every `show_every` steps
-    with the averaged network. Curves go to `folder` as TensorBoard events. A run that stops (`minutes`, a kill) goes
-    on from its last checkpoint.
+    with the averaged network. `watched`: the loss, where it has a memory. Gradients longer than `clip` are cut to it,
+    or to three times their running mean where it is None. `check(net, step)` is called with every checkpoint.
+    Curves go to `folder` as TensorBoard events. A run that stops (`minutes`, a kill) goes on from its last
+    checkpoint.
     """
 
     def __init__(
@@ -63,13 +81,18 @@ class Fit:
         checkpoint_every: int = 250,
         show: Callable[[nn.Module, int], None] | None = None,
         show_every: int = 1000,
+        watched: Watched | None = None,
+        clip: float | None = 20.0,
+        check: Callable[[nn.Module, int], None] | None = None,
     ) -> None:
         self.name, self.net, self.folder, self.about = name, net, folder, about
         self.checkpoint = folder / f"{name}.pt"
         self.step, self.seconds, self.smooth = 0, 0.0, math.nan
         self._batch, self._loss, self._show = batch, loss, show
         self._steps, self._rate, self._decay, self._workers = steps, rate, ema, workers
-        self._bf16 = bf16
+        self._bf16, self._watched, self._clip, self._check = bf16, watched, clip, check
+        self._length = math.nan
+        """Running mean of the gradient's norm."""
         self._checkpoint_every, self._show_every = checkpoint_every, show_every
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # three times as fast on a CPU
         self.ema = {key: value.clone() for key, value in net.state_dict().items()}
@@ -103,8 +126,12 @@ class Fit:
                     progress.update(task, completed=self.step, description=f"{self.name}: loss {self.smooth:.4f}")
                     curves.add_scalar(f"{self.name}/loss", loss, self.step)
                     curves.add_scalar(f"{self.name}/rate", self._now(), self.step)
+                    for what, value in self._seen().items():
+                        curves.add_scalar(f"{self.name}/{what}", value, self.step)
                 if self.step % self._checkpoint_every == 0:
-                    console.print(f"{self.name} step {self.step}: loss {self.smooth:.4f}, {self.seconds:.0f} s")
+                    console.print(self._line())
+                    if self._check is not None:
+                        self._check(self.net, self.step)
                     self.save()
                 if self._show is not None and (self.step % self._show_every == 0 or self.done):
                     self._show(self.averaged(), self.step)
@@ -134,6 +161,8 @@ class Fit:
             "step": self.step,
             "seconds": self.seconds,
             "smooth": self.smooth,
+            "length": self._length,
+            "watched": None if self._watched is None else self._watched.state_dict(),
         }
         torch.save(state, partial)
         partial.rename(self.checkpoint)
@@ -152,9 +181,12 @@ class Fit:
             loss = self._loss(self.net, batch)
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = float(torch.nn.utils.clip_grad_norm_(self.net.parameters(), 20.0))
+        usual = 1e30 if math.isnan(self._length) else 3 * self._length
+        limit = usual if self._clip is None else self._clip
+        norm = float(torch.nn.utils.clip_grad_norm_(self.net.parameters(), limit))
         if not np.isfinite(norm):
             raise SemcallError(f"Training {self.name} diverged at step {self.step}; lower its rate and start anew.")
+        self._length = _running(self._length, min(norm, limit))
         self._optimiser.step()
         self.step += 1
         decay = min(self._decay, self.step / (self.step + 30))
@@ -165,8 +197,15 @@ class Fit:
                 else:
                     self.ema[key].copy_(value)
         value = float(loss.detach())
-        self.smooth = value if math.isnan(self.smooth) else 0.98 * self.smooth + 0.02 * value
+        self.smooth = _running(self.smooth, value)
         return value
+
+    def _seen(self) -> dict[str, float]:
+        return {} if self._watched is None else self._watched.seen
+
+    def _line(self) -> str:
+        watched = "".join(f", {what} {value:.4g}" for what, value in self._seen().items())
+        return f"{self.name} step {self.step}: loss {self.smooth:.4f}{watched}, {self.seconds:.0f} s"
 
     def _now(self) -> float:
         """The learning rate of this step: a short rise, then a cosine."""
@@ -182,7 +221,15 @@ class Fit:
                 self._optimiser.load_state_dict(state["optimiser"])
                 self.ema, self.step = state["ema"], int(state["step"])
                 self.seconds, self.smooth = float(state["seconds"]), float(state["smooth"])
+                self._length = float(state.get("length", math.nan))
+                if self._watched is not None:
+                    self._watched.load_state_dict(state["watched"])
         except Exception as error:  # torch raises many kinds
             raise SemcallError(f"The checkpoint {self.checkpoint} cannot be read: {error}.") from error
         if not same:
             raise SemcallError(f"{self.checkpoint} belongs to another recipe; use another output directory.")
+
+
+def _running(mean: float, value: float) -> float:
+    """A running mean; NaN has none as yet."""
+    return value if math.isnan(mean) else 0.98 * mean + 0.02 * value

@@ -82,9 +82,14 @@ class GraphWriter:
         """A quantised convolution with its output quantiser, as values."""
         return self.requantise(self.conv(x, layer, name), STEP, layer.zero, name)
 
-    def add(self, first: str, second: str, name: str) -> str:
-        """The sum of two features, clipped to a feature's range."""
-        return self.requantise(self.node("Add", [first, second], f"{name}_sum"), STEP, ZERO, name)
+    def add(self, first: str, second: str, name: str, zero: int = ZERO) -> str:
+        """The sum of two features, clipped to the range of one with that zero point."""
+        return self.requantise(self.node("Add", [first, second], f"{name}_sum"), STEP, zero, name)
+
+    def channels(self, codes: str, first: int, end: int, name: str) -> str:
+        """Channels `first` to before `end` of `codes`."""
+        bounds = [self.constant(np.array([value], np.int64), f"channel_{value}") for value in (first, end)]
+        return self.node("Slice", [codes, *bounds, self.constant(np.array([1], np.int64), "channel_axis")], name)
 
     def like(self, codes: str, model: str, name: str) -> str:
         """The top left of `codes`, as high and wide as `model`."""

@@ -1,41 +1,14 @@
-"""What a training run is told: the entries of configs/*.toml."""
+"""Reading what a training run is told: the entries of configs/*.toml."""
 
 from __future__ import annotations
 
 import math
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from shared.errors import SemcallError
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What `configs/*.toml` says. Sizes of the network as in SmallRestorer; `rate`: Adam's learning rate at first.
-
-    `pixel_steps` learn from pixels alone: that is ten times as fast, and features alone hardly move a fresh network.
-    `feature_steps` follow, at half the rate. `pixel`: the pixel loss's gradient norm relative to the feature loss's
-    there; `ema`: decay of the averaged weights that are kept; `threads`: of PyTorch; `clips`: use only so many clips
-    (0: all).
-    """
-
-    name: str = "small"
-    seed: int = 1
-    channels: int = 32
-    depth: int = 2
-    pixel_steps: int = 16000
-    feature_steps: int = 2000
-    batch: int = 8
-    crop: int = 96
-    rate: float = 1e-3
-    pixel: float = 0.5
-    ema: float = 0.998
-    threads: int = 1
-    clips: int = 0
-    checkpoint_every: int = 500
-
 
 Kind = TypeVar("Kind")
 _KINDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}

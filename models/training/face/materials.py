@@ -18,7 +18,7 @@ from rich.progress import track
 
 from models.evaluation.detector import FILE, Boxes, ReferenceDetector
 from models.training.face.photographs import Image, manifest, read_picture
-from models.training.pairs import Clip, permissive_clips
+from models.training.manifest import TrainingClip, permissive_clips
 from shared.errors import SemcallError
 
 Plane = NDArray[np.float32]
@@ -133,7 +133,7 @@ def _portraits(data: Path) -> list[dict[str, str]]:
     ]
 
 
-def _frames(clip: Clip, count: int) -> list[Image]:
+def _frames(clip: TrainingClip, count: int) -> list[Image]:
     """`count` frames spread over the first 260 of a clip."""
     with av.open(str(clip.path)) as container:
         stream = container.streams.video[0]

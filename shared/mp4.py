@@ -1,4 +1,4 @@
-"""Access units of our own encoder and the sound of their source in an MP4 file (ISO/IEC 14496-12, 14496-15)."""
+"""H.264 access units and the sound of their source in an MP4 file (ISO/IEC 14496-12, 14496-15)."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Sound:
 
     def __init__(self, path: Path, start: float) -> None:
         self._container = av.open(str(path), metadata_errors="replace")
-        self._start = start
+        self._path, self._start = path, start
         self._tracks: dict[int, _Copied | _Recoded] = {}
         self._packets = self._read()
         self._next: av.Packet[Stream] | None = None
@@ -136,6 +136,12 @@ class Sound:
                 return
             self._next = None
             yield packet
+
+    @property
+    def missing(self) -> list[str]:
+        """A sentence where some of the sound could not be read; else nothing."""
+        said = f"The sound of {self._path} is damaged or of unknown kind: what could be read of it is kept."
+        return [said] if self.broken else []
 
     def close(self) -> None:
         """Let go of the source."""

@@ -1,0 +1,44 @@
+"""From a finished training to the ONNX file that is shipped, judged, with its card."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from models.networks.restorer import FastRestorer
+from models.training.export import write
+from models.training.fit import Fit
+from models.training.manifest import permissive_clips
+from models.training.restoration.judge import as_json, definition, judge
+from models.training.restoration.pairs import EncodeClip
+from models.training.restoration.recipe import RestorerRecipe
+
+
+def export_restorer(
+    fit: Fit, recipe: RestorerRecipe, data: Path, folder: Path, encode: EncodeClip, command: str
+) -> Path:
+    """Write the averaged network of a fit and its card to `folder`, judged on the permissive validation clips.
+
+    `command`: what made it, for the card. Returns the .onnx file. Raises SemcallError when a clip cannot be read.
+    """
+    net = fit.averaged()
+    assert isinstance(net, FastRestorer)
+    net = net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    path = write(net, recipe.name, folder, {})
+    results = judge(path, permissive_clips(data, "val"), data, folder / "judged", encode)
+    train = permissive_clips(data, "train")[: recipe.clips or None]
+    card = {
+        "training_data": {
+            "source": "talking-head clips under MIT, Apache-2.0 or CC-BY; never a validation identity",
+            "clips": {clip.name: clip.licence for clip in train},
+        },
+        "training": {
+            "recipe": asdict(recipe),
+            "last_round": {"name": fit.name, "steps": fit.step, "minutes": round(fit.seconds / 60, 1)},
+        },
+        "command": command,
+        "metrics": {"definition": definition(data), "results": as_json(results)},
+    }
+    return write(net, recipe.name, folder, card)

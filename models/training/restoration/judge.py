@@ -1,0 +1,103 @@
+"""Whether a restorer helps: the evaluation's figures on clips of people it has never seen, for its card."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from models.evaluation.study.coding import Encode, code, stats_path
+from models.evaluation.study.measure import JUDGED, WINDOW, measure
+from models.evaluation.study.metrics import open_metrics
+from models.evaluation.study.pictures import draw_sheet
+from models.evaluation.study.protocol import target_kbps
+from models.training.manifest import TrainingClip
+from shared.clips import Clip
+
+CODINGS = ((400, 15), (400, 0), (200, 15))
+"""kbit/s at 1280x720 (scaled to a clip's pixels) and percent of the bits for the face; the first is drawn."""
+SECONDS = 4.0
+_DECODED = "decoded"
+_DIGITS = {"ssim": 4, "psnr": 2, "flicker": 3, "brisque": 1, "distance": 4, "identity": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Figures of one clip at one coding: name of the metric to [decoded, restored], or None where there is none."""
+
+    clip: str
+    kbps: int
+    share: int
+    face: dict[str, list[float | None]]
+    frame: dict[str, list[float | None]]
+
+
+def definition(data: Path) -> str:
+    """What the figures are, for a card."""
+    metrics = open_metrics(data)
+    named = "; ".join(f"{short}: {name}" for short, name in metrics.names.items())
+    return (
+        f"[decoded, restored], means over up to {JUDGED} pictures of the first {SECONDS:g} s, coded by semcall's "
+        f"encoder at `kbps` (for 1280x720, scaled to a clip's pixels) in exact mode with `share` percent of the bits "
+        f"for the face. {named}. distance: of {WINDOW}x{WINDOW} samples. Lower is better for flicker, brisque and "
+        f"distance, higher for the others. docs/metrics.md defines them."
+    )
+
+
+def judge(
+    model: Path,
+    clips: Sequence[TrainingClip],
+    data: Path,
+    folder: Path,
+    encode: Encode,
+    codings: Sequence[tuple[int, int]] = CODINGS,
+) -> list[Judged]:
+    """Figures of the restorer in the ONNX file `model`, decoded pictures beside restored ones.
+
+    Coded files are kept in `folder`, for the next to be judged, and a sheet of every clip is drawn there. Raises
+    SemcallError for what cannot be read.
+    """
+    metrics = open_metrics(data)
+    found = []
+    pieces = [(clip, kbps, share) for clip in clips for kbps, share in codings]
+    for clip, kbps, share in track(pieces, description=f"judging {model.stem}"):
+        coded = _coded(clip, kbps, share, folder, encode)
+        figures = measure(clip.path, coded, metrics, {_DECODED: None, model.stem: model})
+        sides = (figures[_DECODED], figures[model.stem])
+        found.append(Judged(clip.name, kbps, share, *(_paired(sides, part) for part in ("face", "frame"))))
+        if (kbps, share) == codings[0]:
+            plain = _coded(clip, kbps, 0, folder, encode)
+            draw_sheet(clip.path, plain, coded, model, data, folder / f"{model.stem}-{clip.name}.jpg")
+    return found
+
+
+def change(judged: Sequence[Judged], part: str, metric: str) -> float:
+    """Mean change of a metric by restoration over what has it, relative to the decoded picture's; NaN for none."""
+    pairs = [getattr(one, part).get(metric, [None, None]) for one in judged]
+    known = [restored / decoded - 1 for decoded, restored in pairs if decoded and restored is not None]
+    return sum(known) / len(known) if known else math.nan
+
+
+def as_json(judged: Sequence[Judged]) -> list[dict[str, Any]]:
+    """For a card."""
+    return [asdict(one) for one in judged]
+
+
+def _coded(clip: TrainingClip, kbps: int, share: int, folder: Path, encode: Encode) -> Path:
+    out = folder / f"{clip.name}-{kbps}-{share}.mp4"
+    if not (out.exists() and stats_path(out).exists()):
+        code(clip.path, out, target_kbps(kbps, Clip(clip.path).size), share / 100, SECONDS, encode)
+    return out
+
+
+def _paired(sides: tuple[Mapping[str, Any], Mapping[str, Any]], part: str) -> dict[str, list[float | None]]:
+    names = [name for name in _DIGITS if name in sides[0][part]]
+    return {name: [_rounded(side[part][name], _DIGITS[name]) for side in sides] for name in names}
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None or math.isnan(value) else round(value, digits)

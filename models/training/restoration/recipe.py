@@ -1,0 +1,52 @@
+"""What a training run of a restorer is told: the entries of configs/restorer-*.toml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RestorerRecipe:
+    """`channels`, `depth`, `chroma`, `quantisers`: of the network (FastRestorer).
+
+    Rounds follow each other, each from the averaged weights of the one before, a round of 0 steps is left out:
+    `pixel_steps` learn from pixels alone, which is several times as fast, and features alone hardly move a fresh
+    network; `feature_steps` through a feature network; `adversarial_steps` with a discriminator besides. `rate`,
+    `feature_rate`, `adversarial_rate`: their highest learning rates.
+
+    What pulls at the restored picture, as parts of the feature gradient's norm: `pixel`; `steady` (the change to the
+    next picture must be the original's); `background` and `face` (the paper's semantic pair, eq. 3-6, on feature maps
+    masked by the sender's own mask); `adversarial` (eq. 1-2).
+
+    `batch`: pairs of successive crops of `crop` samples across and down; `ema`: decay of the averaged weights that
+    are kept; `threads`: of PyTorch; `workers`: processes that make batches; `clips`: use only so many (0: all);
+    `codings`: of each clip, `seconds` of it; `checkpoint_every`, `pictures_every`: steps between them.
+    """
+
+    name: str = "fast"
+    seed: int = 1
+    channels: int = 32
+    depth: int = 4
+    chroma: bool = True
+    quantisers: bool = True
+    pixel_steps: int = 10000
+    feature_steps: int = 20000
+    adversarial_steps: int = 0
+    rate: float = 1.5e-3
+    feature_rate: float = 1e-3
+    adversarial_rate: float = 3e-4
+    pixel: float = 0.5
+    steady: float = 0.2
+    background: float = 0.0
+    face: float = 0.0
+    adversarial: float = 0.1
+    batch: int = 8
+    crop: int = 96
+    ema: float = 0.998
+    threads: int = 1
+    workers: int = 0
+    clips: int = 0
+    codings: int = 3
+    seconds: float = 5.0
+    checkpoint_every: int = 500
+    pictures_every: int = 2000

@@ -1,0 +1,276 @@
+"""The receiver's restorers as a ladder: the largest that keeps the budget, then less, then nothing, and back up.
+
+From the top: each network on the whole picture, the largest first; the smallest on the face only; off. The schedule
+(schedule.py) says where to stand; here pictures are restored and, on a thread beside the call, rungs measured.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from receiver.picture import DecodedPicture
+from receiver.schedule import RestoreSchedule
+from shared.errors import SemcallError
+from shared.grid import MACROBLOCK, grid_shape
+from shared.picture import I420, planes
+from shared.providers import GPUS
+from shared.restorer import Restorer
+
+_FINER = 4  # steps of the quantiser below the picture's median that tell a face from the rest
+_RUNS = 3  # of one measurement: the first finds memory not yet in place
+_END_WITHIN = 1.0  # seconds
+_SLOW = 0.3  # seconds; a network that takes longer is not run again to see, nor a larger one once
+
+
+class PictureRestorer(Protocol):
+    """What repairs pictures (shared/restorer.py)."""
+
+    def restore(self, i420: I420, qp: NDArray[np.uint8]) -> I420:
+        """The repaired picture, a new array of the same shape. Raises SemcallError when it cannot go on."""
+        ...
+
+
+class Network(PictureRestorer, Protocol):
+    """What the ladder needs of one."""
+
+    name: str
+
+    @property
+    def device(self) -> str:
+        """Where it runs, as the user reads it."""
+        ...
+
+    def accelerate(self) -> bool:
+        """Go over to something faster, maybe minutes later; whether there is such a thing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RestorerFile:
+    """A restorer to open. `needs_gpu`: only where one works."""
+
+    path: Path
+    name: str
+    needs_gpu: bool = False
+
+
+def open_restorers(files: Sequence[RestorerFile], threads: int | None = None) -> list[Restorer]:
+    """The networks in `files`, in that order, without those that need a GPU where none works.
+
+    `threads`: CPU threads of one restoration; default: two where there are two. Raises SemcallError as Restorer does.
+    """
+    threads = threads or min(2, os.cpu_count() or 1)
+    opened = [(file, Restorer(file.path, file.name, threads)) for file in files]
+    return [restorer for file, restorer in opened if not file.needs_gpu or restorer.device in GPUS]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rung:
+    network: Network
+    face_only: bool
+
+    def __str__(self) -> str:
+        return f"{self.network.name}, {self.part}"
+
+    @property
+    def part(self) -> str:
+        return "face only" if self.face_only else "whole picture"
+
+    def restore(self, i420: I420, qp: NDArray[np.uint8]) -> I420 | None:
+        return restore_face(self.network, i420, qp) if self.face_only else self.network.restore(i420, qp)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Rungs to be measured on a picture, the fastest first."""
+
+    rungs: Sequence[int]
+    i420: I420
+    qp: NDArray[np.uint8]
+
+
+class RestorerLadder:
+    """Restores pictures as well as there is time for. `restore` is for one thread, the rest for any."""
+
+    def __init__(
+        self,
+        networks: Sequence[Network],
+        schedule: Callable[[int], RestoreSchedule] = RestoreSchedule,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`networks`: the largest first; `schedule`: makes one for that many rungs; `clock`: seconds for it."""
+        self._networks = networks
+        self._rungs = [_Rung(network, False) for network in networks]
+        self._rungs += [_Rung(networks[-1], True)] if networks else []
+        self._schedule, self._clock = schedule(len(self._rungs)), clock
+        self._lock = threading.Lock()  # around the schedule and what follows
+        self._seen: tuple[I420, NDArray[np.uint8]] | None = None  # the newest picture and its quantisers
+        self._asked: int | None = None  # the rung that is due and has been handed over
+        self._failures: dict[str, str] = {}  # by the network's name
+        self._closed = False
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run_jobs, name="measure", daemon=True)
+        self._thread.start()
+
+    @property
+    def status(self) -> str:
+        """Which network restores what on which device, or why none does, and what has failed."""
+        with self._lock:
+            rung, known = self._schedule.rung, self._schedule.measured_any
+            failures = " ".join(self._failures.values())
+        if len(self._failures) == len(self._networks):
+            return f"off ({failures})" if failures else "off"
+        if rung < len(self._rungs):
+            said = f"{self._rungs[rung].network.name} on {self._rungs[rung].network.device}, {self._rungs[rung].part}"
+        else:
+            said = "off: this machine is too slow" if known else "measuring"
+        return f"{said} ({failures})" if failures else said
+
+    def warm_up(self, width: int, height: int) -> None:
+        """Measure all rungs on a picture of that size, in this thread; then look for TensorRT in another.
+
+        Raises SemcallError when no network can restore one.
+        """
+        i420 = np.full((height * 3 // 2, width), 128, np.uint8)
+        qp = np.full(grid_shape(width, height), 36, np.uint8)
+        rows, columns = qp.shape
+        qp[rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4] = 26  # as if a face were there
+        with self._lock:
+            self._seen = i420, qp
+            self._schedule.reset()
+        self._measure(_Job(self._all(), i420, qp))
+        if self._networks and len(self._failures) == len(self._networks):
+            raise SemcallError(" ".join(self._failures.values()))
+        threading.Thread(target=self._accelerate, name="accelerate", daemon=True).start()
+
+    def restore(self, picture: DecodedPicture) -> None:
+        """Fill in `restored` and `restore_ms` where there is time, and `rung` in any case."""
+        i420, qp = picture.i420, picture.qp
+        with self._lock:
+            known, self._seen = self._seen is not None and self._seen[0].shape == i420.shape, (i420, qp)
+            if not known:  # one of its size
+                self._asked = None
+                self._schedule.reset()
+                self._jobs.put(_Job(self._all(), i420, qp))
+            chosen = self._schedule.choose(time.time() - picture.decoded, self._clock())
+            stands = self._schedule.rung
+            if self._schedule.due not in (None, self._asked):
+                self._asked = self._schedule.due
+                assert self._asked is not None
+                self._jobs.put(_Job([self._asked], i420, qp))
+        picture.rung = str(self._rungs[stands]) if stands < len(self._rungs) else "off"
+        if chosen is None:
+            return
+        start = time.perf_counter()
+        try:
+            picture.restored = self._rungs[chosen].restore(i420, qp)
+        except SemcallError as error:  # the call goes on with less
+            self._fail(self._rungs[chosen].network, error)
+            return
+        seconds = time.perf_counter() - start
+        if picture.restored is not None:
+            picture.restore_ms = seconds * 1e3
+        with self._lock:
+            if self._rungs[chosen].network.name not in self._failures:  # on the other thread, just now
+                self._schedule.took(chosen, seconds, self._clock())
+
+    def close(self) -> None:
+        """Measure no more, and wait about a second for the rung in hand."""
+        self._closed = True
+        self._jobs.put(None)
+        self._thread.join(_END_WITHIN)
+
+    def _all(self) -> list[int]:
+        return list(range(len(self._rungs)))[::-1]
+
+    def _run_jobs(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            self._measure(job)
+
+    def _measure(self, job: _Job) -> None:
+        slow: dict[str, float] = {}  # seconds, by device: what comes next there is larger
+        for index in job.rungs:
+            rung = self._rungs[index]
+            if self._closed or rung.network.name in self._failures:
+                continue
+            try:
+                seconds = slow.get(rung.network.device) or _timed(rung, job.i420, job.qp)
+            except SemcallError as error:
+                self._fail(rung.network, error)
+                continue
+            if seconds > _SLOW:
+                slow[rung.network.device] = seconds
+            with self._lock:
+                if self._seen is None or job.i420.shape != self._seen[0].shape:
+                    return  # pictures have another size now, and another job waits
+                if rung.network.name not in self._failures:
+                    self._schedule.measured(index, seconds, self._clock())
+                if self._asked == index:
+                    self._asked = None
+
+    def _accelerate(self) -> None:
+        for network in self._networks:
+            if not self._closed and network.accelerate() and self._seen is not None:
+                self._jobs.put(_Job(self._all(), *self._seen))
+
+    def _fail(self, network: Network, error: SemcallError) -> None:
+        with self._lock:
+            self._failures[network.name] = str(error)
+            for index, rung in enumerate(self._rungs):
+                if rung.network is network:
+                    self._schedule.lost(index, self._clock())
+
+
+def _timed(rung: _Rung, i420: I420, qp: NDArray[np.uint8]) -> float:
+    """Seconds that a restoration takes at best."""
+    best = math.inf
+    for _ in range(_RUNS):
+        start = time.perf_counter()
+        rung.restore(i420, qp)
+        best = min(best, time.perf_counter() - start)
+        if best > _SLOW:
+            break
+    return best
+
+
+def face_region(qp: NDArray[np.uint8]) -> tuple[slice, slice] | None:
+    """Rows and columns of macroblocks around what was coded finely; None where nothing stands out.
+
+    `qp`: uint8 [rows, columns], luma quantisers. The largest connected part at least 4 below the median, and one
+    macroblock around it.
+    """
+    fine = (qp <= np.median(qp) - _FINER).astype(np.uint8)
+    if not fine.any():
+        return None
+    _, _, parts, _ = cv2.connectedComponentsWithStats(fine, connectivity=8)
+    left, top, width, height, _ = (int(number) for number in parts[1 + parts[1:, cv2.CC_STAT_AREA].argmax()])
+    return slice(max(top - 1, 0), top + height + 1), slice(max(left - 1, 0), left + width + 1)
+
+
+def restore_face(network: Network, i420: I420, qp: NDArray[np.uint8]) -> I420 | None:
+    """A copy of the picture with its face region restored; None where it has none.
+
+    `i420`: uint8 [H * 3 / 2, W]; `qp`: uint8 [ceil(H/16), ceil(W/16)]. Raises SemcallError as the network does.
+    """
+    region = face_region(qp)
+    if region is None:
+        return None
+    luma = tuple(slice(part.start * MACROBLOCK, part.stop * MACROBLOCK) for part in region)
+    chroma = (slice(None), *(slice(part.start // 2, part.stop // 2) for part in luma))
+    whole = np.array(i420, order="C")
+    y, uv = planes(whole)
+    part = np.concatenate([y[luma].ravel(), uv[chroma].ravel()]).reshape(-1, y[luma].shape[1])
+    y[luma], uv[chroma] = planes(network.restore(part, qp[region]))
+    return whole

@@ -1,0 +1,67 @@
+"""I420 pictures into an MP4 file by plain x264, at one quality: what `semcall mask` and `semcall restore` write."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from shared.clips import Size
+from shared.errors import SemcallError
+from shared.mp4 import Mp4Writer, Sound
+from shared.outfile import replacing
+from shared.picture import CLOCK_RATE, I420
+
+WriteI420 = Callable[[I420, int], None]
+"""Adds a picture, uint8 [H * 3 / 2, W], shown at so many 90 kHz ticks since the first (increasing)."""
+
+_SQUARE = Fraction(1)
+_IN_ORDER = {"bf": "0"}  # Mp4Writer knows no pictures that are shown in another order
+
+
+@contextlib.contextmanager
+def writing_mp4(
+    out: Path,
+    size: Size,
+    fps: float,
+    sound: Sound,
+    options: Mapping[str, str],
+    aspect: Fraction = _SQUARE,
+    level: bool = False,
+) -> Iterator[WriteI420]:
+    """A function that adds a picture to `out`, which is there in the end whole or not at all.
+
+    `size`: of the pictures; `fps`: nominal; `sound`: what goes beside them; `options`: x264's (preset, crf, ...);
+    `aspect`: width of a sample by its height; `level`: whether x264 is told `fps`, from which the stream's level
+    follows (else it is the highest). Colours are tagged BT.601, limited range. Raises SemcallError where the file
+    cannot be written.
+    """
+    codec = av.CodecContext.create("libx264", "w")
+    codec.width, codec.height = size
+    codec.pix_fmt, codec.time_base, codec.options = "yuv420p", Fraction(1, CLOCK_RATE), {**options, **_IN_ORDER}
+    codec.color_range, codec.colorspace = 1, 6  # H.273: limited range, SMPTE 170M (BT.601)
+    if aspect != _SQUARE:
+        codec.sample_aspect_ratio = aspect
+    if level:
+        codec.framerate = Fraction(fps).limit_denominator(1001)
+    with replacing(out) as part, Mp4Writer(part, fps, sound, out) as writer:
+
+        def write(i420: I420, ticks: int) -> None:
+            frame = av.VideoFrame.from_ndarray(i420, format="yuv420p")
+            frame.pts, frame.time_base = ticks, codec.time_base
+            add(frame)
+
+        def add(frame: av.VideoFrame | None) -> None:
+            try:
+                packets = codec.encode(frame)
+            except av.FFmpegError as error:
+                reason = error.strerror or error
+                raise SemcallError(f"x264 cannot code pictures of {size[0]}x{size[1]} ({reason}).") from None
+            for packet in packets:
+                writer.write(bytes(packet), packet.pts or 0)
+
+        yield write
+        add(None)
