@@ -175,9 +175,7 @@ def check_name(name: object) -> str:
     ):
         raise SemcallError(f"A model cannot be called {name!r}: use letters, digits and - or _ in between.")
     if name.lower() in _RESERVED:
-        raise SemcallError(
-            f"A model cannot be called {name!r}, which the options have another meaning for: choose another name."
-        )
+        raise SemcallError(f"A model cannot be called {name!r}, which options use: choose another name.")
     return name
 
 
