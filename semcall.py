@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import re
-import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,6 +20,7 @@ from shared.errors import SemcallError
 from shared.stdout import printing
 
 if TYPE_CHECKING:
+    from models.registry import Model
     from receiver.restorer import RestorerFile
     from sender.parser import FaceOptions
 
@@ -111,19 +111,24 @@ def _face(name: str, region: str) -> FaceOptions:
     return FaceOptions(model.path, model.card, region)
 
 
-def _largest_restorer() -> str:
+def _shipped_restorers() -> list[Model]:
+    """Those that came with the release, the largest first; not verified."""
     from models.registry import list_models
 
-    shipped = (model for model in list_models("restorer") if model.shipped)
-    fit = [model for model in shipped if model.card.get("needs_gpu") is not True]
-    if not fit:
-        raise SemcallError("No restorer for CPUs came with this release: name one with --restorer.")
-    return max(fit, key=lambda model: int(model.card.get("parameters") or 0)).name
+    shipped = [model for model in list_models("restorer") if model.shipped]
+    return sorted(shipped, key=lambda model: int(model.card.get("parameters") or 0), reverse=True)
+
+
+def _largest_restorer() -> str:
+    for model in _shipped_restorers():
+        if model.card.get("needs_gpu") is not True:
+            return model.name
+    raise SemcallError("No restorer for CPUs came with this release: name one with --restorer.")
 
 
 def _restorers(choice: str) -> tuple[RestorerFile, ...]:
     """The receiver's restorers, largest first: all that are shipped for `auto`, the one named, none for `off`."""
-    from models.registry import find_model, list_models
+    from models.registry import find_model
     from receiver.restorer import RestorerFile
 
     if choice == "off":
@@ -131,27 +136,44 @@ def _restorers(choice: str) -> tuple[RestorerFile, ...]:
     if choice != "auto":
         model = find_model(choice)
         return (RestorerFile(model.path, model.name),)
-    shipped = [find_model(model.name) for model in list_models("restorer") if model.shipped]
-    shipped.sort(key=lambda model: int(model.card.get("parameters") or 0), reverse=True)
+    shipped = [find_model(model.name) for model in _shipped_restorers()]
     return tuple(RestorerFile(model.path, model.name, model.card.get("needs_gpu") is True) for model in shipped)
+
+
+def _token(host: str, token: str | None) -> str | None:
+    """The token that callers must show: the one given, or where other machines can call, a new one."""
+    from shared.signalling_listen import is_loopback
+    from shared.token import new_token
+
+    return new_token() if token is None and not is_loopback(host) else token
+
+
+def _require(when: str, allowed: bool, **options: object) -> None:
+    """Refuse options that were given and mean nothing `when` ("with --from")."""
+    for name, value in options.items():
+        if value and not allowed:
+            raise SemcallError(f"--{name} means nothing {when}: leave it out.")
 
 
 def _ice(servers: list[str] | None) -> tuple[str, ...]:
     return tuple(servers or ())
 
 
-Size = Annotated[str, typer.Option(help="Largest picture; none is enlarged.")]
-Fps = Annotated[float | None, typer.Option(help="Pictures per second; default: 30, or the file's own rate.")]
-Bitrate = Annotated[str, typer.Option(help="Bits per second of video: 400k, 1.2M.")]
-Sal = Annotated[float, typer.Option(help="Percent for the face; 0: plain.")]
+Size = Annotated[str, typer.Option(help="Largest picture.")]
+Fps = Annotated[float | None, typer.Option(help="Default: 30, or the file's own rate.")]
+Bitrate = Annotated[str, typer.Option(help="Video: 400k, 1.2M.")]
+Sal = Annotated[float, typer.Option(help="Face's %; 0: plain.")]
 SalMode = Annotated[
     Literal["floor", "exact"],
-    typer.Option(help="floor: at least --sal, never worse than the rest; exact: just it."),
+    typer.Option(help="floor: at least --sal; exact: just it."),
 ]
 Preset = Annotated[str, typer.Option(help="x264's; superfast for slow machines.")]
-Face = Annotated[str, typer.Option(help="Parser: name, ONNX file or off.")]
+Face = Annotated[str, typer.Option(help="Parser, file or off.")]
 FaceRegion = Annotated[str, typer.Option(help="face, face+hair or person.")]
 SentStats = Annotated[Path | None, typer.Option(help="A JSON line per coded picture.")]
+Replace = Annotated[bool, typer.Option("--replace", help="A new call ends the one that is on.")]
+Cert = Annotated[Path | None, typer.Option(help="Certificate (PEM) for https.")]
+Key = Annotated[Path | None, typer.Option(help="Its private key, if not in there too.")]
 Ice = Annotated[list[str] | None, typer.Option("--ice-server", help="stun:HOST or turn:USER:PASSWORD@HOST.")]
 
 
@@ -170,22 +192,28 @@ def receive(
     stats: Annotated[Path | None, typer.Option(help="A JSON line per picture shown.")] = None,
     snapshots: Annotated[Path | None, typer.Option(help="Save a picture per second, decoded and restored.")] = None,
     ice_server: Ice = None,
+    watch: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="Watch this WHEP endpoint instead of waiting.")
+    ] = None,
+    replace: Replace = False,
+    cert: Cert = None,
+    key: Key = None,
 ) -> None:
-    """Wait for a call and show it.
+    """Wait for a call and show it, or watch one who waits.
 
     Example: [bold]semcall receive[/] here and [bold]semcall send[/] in another terminal.
     """
     from receiver.app import ReceiveOptions
     from receiver.app import receive as run
 
-    local = host in ("127.0.0.1", "localhost", "::1")
-    if not local and token is None:
-        token = secrets.token_urlsafe(9)
+    _require("with --from", watch is None, replace=replace, cert=cert, key=key)
+    if watch is None:
+        token = _token(host, token)
     restorers = _restorers(restore)
 
     def ready(url: str) -> None:
         _say(f"Waiting for a caller at {url}")
-        default = host in ("127.0.0.1", "localhost") and port == 8787
+        default = host in ("127.0.0.1", "localhost") and port == 8787 and cert is None
         hint = "semcall send" if default else f"semcall send --to {url}"
         hint += f" --token {token}" if token else ""
         _say(f"Call it with:  {hint}")
@@ -202,6 +230,10 @@ def receive(
         stats=stats,
         snapshots=snapshots,
         ice_servers=_ice(ice_server),
+        watch=watch,
+        replace=replace,
+        cert=cert,
+        key=key,
     )
     run(options, _say, ready)
 
@@ -211,34 +243,50 @@ def send(
     bitrate: Bitrate = "400k",
     sal: Sal = 15,
     sal_mode: SalMode = "floor",
-    to: Annotated[
-        str, typer.Option(help="The receiver's address (any WHIP endpoint).")
-    ] = "http://127.0.0.1:8787/whip",
-    token: Annotated[str | None, typer.Option(help="The receiver's token.")] = None,
-    source: Annotated[str, typer.Option(help="Camera (0, /dev/video2, camera:NAME), video file, or demo.")] = "0",
+    to: Annotated[str | None, typer.Option(help="Receiver's URL; default: this machine.")] = None,
+    token: Annotated[str | None, typer.Option(help="The receiver's token, or for viewers.")] = None,
+    source: Annotated[str, typer.Option(help="Camera (0, camera:NAME), file or demo.")] = "0",
     size: Size = "1280x720",
     fps: Fps = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the receiver.")] = 60,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for it.")] = 60,
     seconds: Annotated[float | None, typer.Option(help="End the call after so many seconds.")] = None,
     preset: Preset = "veryfast",
     face: Face = "face",
     face_region: FaceRegion = "face",
     stats: SentStats = None,
     ice_server: Ice = None,
+    listen: Annotated[
+        str | None, typer.Option(metavar="[HOST:]PORT", help="Wait here for WHEP viewers instead.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="With --listen: one viewer only.")] = False,
+    replace: Replace = False,
+    cert: Cert = None,
+    key: Key = None,
 ) -> None:
-    """Call a receiver and send camera, file or demo.
+    """Call a receiver and send camera, file or demo, or wait for who comes to watch.
 
     Example: [bold]semcall send --bitrate 400k --sal 15[/]
     """
     from sender.app import SendOptions
     from sender.app import send as run
     from sender.live import EncodeOptions
+    from shared.signalling_listen import parse_listen
 
+    _require("with --listen", listen is None, to=to)
+    _require("without --listen", listen is not None, once=once, replace=replace, cert=cert, key=key)
+    place = parse_listen(listen) if listen is not None else None
+    if place is not None:
+        token = _token(place[0], token)
     encode = EncodeOptions(
         bitrate=_bitrate(bitrate), share=_share(sal), mode=sal_mode, preset=_preset(preset), stats=stats
     )
+
+    def ready(url: str) -> None:
+        _say(f"Waiting for a viewer at {url}")
+        _say(f"Watch it with:  semcall receive --from {url}" + (f" --token {token}" if token else ""))
+
     options = SendOptions(
-        to=to,
+        to=to if to is not None else "http://127.0.0.1:8787/whip",
         token=token,
         source=source,
         size=_size(size),
@@ -246,11 +294,16 @@ def send(
         timeout=_seconds("--timeout", timeout) or 0.0,
         seconds=_seconds("--seconds", seconds),
         ice_servers=_ice(ice_server),
+        listen=place,
+        once=once,
+        replace=replace,
+        cert=cert,
+        key=key,
         encode=encode,
         face=_face(face, face_region),
     )
     with _StatusLine() as status:
-        run(options, _say, status.show)
+        run(options, _say, status.show, ready)
 
 
 @app.command()

@@ -47,6 +47,7 @@ from sender.parser import FaceParser
 from shared.astronaut import AstronautClip
 from shared.inference import first_line
 from shared.picture import CLOCK_RATE, I420, Picture, planes
+from shared.providers import session_options
 
 SIZES = ((640, 360), (1280, 720), (1920, 1080))
 FPS, KBPS, SHARE = 30, 400.0, 0.15
@@ -107,12 +108,8 @@ def pictures(units: list[AccessUnit], count: int) -> Iterator[tuple[float, I420,
 
 def onnx_runtime(model: Model, provider: str, threads: int) -> Run:
     """The model under one provider. Raises whatever the runtime does, ValueError where another one stands in."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as in a call: shared/inference.py
-    options.log_severity_level = 4
     with contextlib.redirect_stdout(io.StringIO()):  # the fallback that is refused below is announced there
-        session = ort.InferenceSession(str(model.path), options, providers=[provider])
+        session = ort.InferenceSession(str(model.path), session_options(threads), providers=[provider])
     if session.get_providers()[0] != provider:
         raise ValueError("its libraries are missing or there is no device")
     return lambda fed: list(session.run(["y_out", "uv_out"], fed))
@@ -276,7 +273,7 @@ def main(arguments: list[str] | None = None) -> None:
     sizes = chosen.size or SIZES[: 2 if chosen.quick else 3]
     threads = chosen.threads or ([1] if chosen.quick else [1, 2])
     count = 15 if chosen.quick else chosen.pictures
-    models = [find_model(name) for name in chosen.model] if chosen.model else list_models("restorer")
+    models = [find_model(name) for name in chosen.model or [model.name for model in list_models("restorer")]]
     cv2.setNumThreads(1)
     warm_up()
     console = Console(width=150)

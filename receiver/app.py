@@ -28,8 +28,11 @@ from receiver.rtp import ReceivePath
 from receiver.terminal import TerminalView, display_problem
 from shared.mailbox import Latest
 from shared.peer import LoopThread, video_transceiver
+from shared.signalling_links import naked
+from shared.signalling_listen import server_tls
 from shared.signals import handling
 from shared.stats import Stats
+from shared.whep_client import WhepViewer
 from shared.whip_server import WhipServer
 
 _GRACE = 1.0  # seconds after Ctrl-C in which another one changes nothing
@@ -38,7 +41,11 @@ _SILENCE = 10.0  # seconds without media after which a connected call counts as 
 
 @dataclass(frozen=True, slots=True)
 class ReceiveOptions:
-    """What `semcall receive` was asked for. `once`: end with the first call; `restorers`: largest first, or none."""
+    """What `semcall receive` was asked for. `once`: end with the first call; `restorers`: largest first, or none.
+
+    `watch`: the address of a WHEP endpoint to watch, instead of waiting for calls; `token` is then the one to show.
+    `replace`: a new caller takes the place of the old; `cert`, `key`: PEM files for https.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8787
@@ -51,13 +58,17 @@ class ReceiveOptions:
     stats: Path | None = None
     snapshots: Path | None = None
     ice_servers: tuple[str, ...] = ()
+    watch: str | None = None
+    replace: bool = False
+    cert: Path | None = None
+    key: Path | None = None
 
 
 def receive(options: ReceiveOptions, say: Callable[[str], None], ready: Callable[[str], None]) -> None:
     """Wait for calls and show them until the user ends it (Ctrl-C, window closed) or, with `once`, the call ends.
 
-    `say` gets lines for the user, `ready` the endpoint's URL once it listens. Raises SemcallError for everything
-    the user can mend.
+    With `watch` it is one call, to the address given. `say` gets lines for the user, `ready` the endpoint's URL once
+    it listens. Raises SemcallError for everything the user can mend.
     """
     cv2.setNumThreads(1)  # its pool would fight decoder and restorer for the cores
     headless = options.headless
@@ -69,17 +80,34 @@ def receive(options: ReceiveOptions, say: Callable[[str], None], ready: Callable
         stack.enter_context(_ctrl_c(receiver.end))
         say(f"Restorer: {receiver.restorer_name}.")
         loop = stack.enter_context(LoopThread())
-        loop.call(receiver.server.start(options.host, options.port))
         stack.callback(_stop, receiver, loop)
-        ready(receiver.server.url)
+        if isinstance(receiver.server, WhepViewer):
+            _tune_in(receiver, receiver.server, loop, say)
+        else:
+            loop.call(receiver.server.start(options.host, options.port))
+            ready(receiver.server.url)
         receiver.restore.start()
         stack.callback(receiver.restore.close)
         if headless:
             _run_in_terminal(receiver)
         else:
             _run_in_window(receiver)
+    if isinstance(receiver.server, WhepViewer) and receiver.server.end:
+        say(receiver.server.end)
     for sentence in receiver.losses():
         say(sentence)
+
+
+def _tune_in(receiver: Receiver, viewer: WhepViewer, loop: LoopThread, say: Callable[[str], None]) -> None:
+    """Call the sender and wait until the connection stands, or the user gives up."""
+    wanted = f"Waiting for a sender at {viewer.url} (start `semcall send --listen` there)."
+    loop.call(viewer.begin(lambda: say(wanted)))
+    while not receiver.over.is_set():
+        if loop.call(viewer.begun(0.25)):  # not one endless wait: that would not hear Ctrl-C
+            say(f"Connected to {viewer.url}.")
+            if viewer.named:
+                say(f"The sender names ICE servers, which were asked too: {naked(viewer.named)}.")
+            return
 
 
 class Receiver:
@@ -98,9 +126,25 @@ class Receiver:
         self.ready: Latest[DecodedPicture] = Latest()
         self.notify: Callable[[], None] | None = None
         self.restore = RestoreThread(self._ladder, self._restored)
-        self.server = WhipServer(
-            self._call_began, token=options.token, ice_servers=options.ice_servers, on_end=self._call_ended
-        )
+        self.server: WhipServer | WhepViewer
+        if options.watch is not None:
+            self.server = WhepViewer(
+                options.watch,
+                self._call_began,
+                token=options.token,
+                ice_servers=options.ice_servers,
+                on_end=self._call_ended,
+            )
+        else:
+            self.server = WhipServer(
+                self._call_began,
+                token=options.token,
+                ice_servers=options.ice_servers,
+                on_end=self._call_ended,
+                replace=options.replace,
+                tls=server_tls(options.cert, options.key),
+            )
+        self._watching = options.watch is not None
         self._once = options.once
         self._call: _Call | None = None
         self._calls = 0
@@ -118,6 +162,8 @@ class Receiver:
         call = self._call
         if call is None:
             ended = "Call ended. " if self._calls else ""
+            if self._watching:
+                return Stats(state=ended or f"Calling {self.server.url}", restorer=self.restorer_name)
             return Stats(state=f"{ended}Waiting for a caller at {self.server.url}", restorer=self.restorer_name)
         if not call.began:
             return Stats(state="Connecting", restorer=self.restorer_name)
@@ -183,7 +229,7 @@ class Receiver:
             return
         call.close()
         self._calls += call.began
-        if self._once and call.began:
+        if self._watching or (self._once and call.began):
             self.end()
 
 

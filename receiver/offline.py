@@ -19,7 +19,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -32,12 +31,10 @@ from shared.outfile import require_outputs
 from shared.picture import CLOCK_RATE, I420, i420_from_frame, size_of
 from shared.progress import Progressed, progress_bar
 from shared.quantisers import SIDE_DATA, exported_quantisers
-from shared.restorer import Restorer
+from shared.restorer import Restore, Restorer
 from shared.signals import interruptible
 from shared.x264 import writing_mp4
 
-Restore = Callable[[I420, NDArray[np.uint8]], I420]
-"""A picture, uint8 [H * 3 / 2, W], and its quantisers, uint8 [rows, columns], to a new array: the restored one."""
 UNTOLD = 32
 """Quantiser of every macroblock of pictures that come without: zeros would say that there is nothing to mend."""
 _PRESET = "fast"
@@ -134,7 +131,7 @@ def _restore_file(options: RestoreOptions, progressed: Progressed | None) -> Sum
     untold = last = 0
     with (
         contextlib.closing(Sound(options.source, facts.start)) as sound,
-        writing_mp4(options.out, summary.size, fps, sound, x264, first.aspect, level=True) as write,
+        writing_mp4(options.out, summary.size, fps, sound, x264, first.aspect) as write,
     ):
         for picture in chain([first], pictures):
             write(picture.blended, picture.ticks)
@@ -143,7 +140,7 @@ def _restore_file(options: RestoreOptions, progressed: Progressed | None) -> Sum
             if progressed is not None:
                 progressed(len(times), facts.frames and max(facts.frames, len(times)))
     summary.frames, summary.median_ms, summary.sound = len(times), statistics.median(times), sound.described
-    summary.device = restorer.device  # one may have taken over from another on the way
+    summary.device = restorer.device
     summary.seconds, summary.elapsed = last / CLOCK_RATE + 1 / fps, time.monotonic() - start
     summary.said = _sentences(options.source, summary.frames, untold, len(damaged))
     summary.said += facts.missing(summary.seconds) + sound.missing
@@ -151,7 +148,7 @@ def _restore_file(options: RestoreOptions, progressed: Progressed | None) -> Sum
 
 
 def _sentences(source: Path, frames: int, untold: int, damaged: int) -> list[str]:
-    """What there is to say of `frames` pictures of which `untold` came without quantisers, besides the `damaged`."""
+    """What there is to say of `frames` pictures, `untold` of them without quantisers, and of `damaged` packets."""
     said = []
     if untold:
         which = "its pictures" if untold == frames else f"{untold} of its {frames} pictures"
@@ -159,8 +156,8 @@ def _sentences(source: Path, frames: int, untold: int, damaged: int) -> list[str
             f"{source} does not tell how finely {which} were coded: the restorer was told a quantiser of {UNTOLD}."
         )
     if damaged:
-        which = "1 picture is" if damaged == 1 else f"{damaged} pictures are"
-        said.append(f"{source} is damaged: {which} left out where decoding failed.")
+        which = "1 picture is" if damaged == 1 else f"{damaged} pictures are"  # and what the decoder drops after them
+        said.append(f"{source} is damaged: at least {which} left out where decoding failed.")
     return said
 
 

@@ -88,7 +88,5 @@ class RestoreThread(threading.Thread):
     def close(self) -> None:
         """End the thread after the picture in hand, and wait for that about a second."""
         self.pictures.close()
-        if self._ladder is not None:
-            self._ladder.close()
         if self.is_alive() and threading.current_thread() is not self:
             self.join(_END_WITHIN)

@@ -16,40 +16,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from receiver.face_region import face_region, restore_face, typical_quantisers
 from receiver.picture import DecodedPicture
 from receiver.schedule import RestoreSchedule
 from shared.errors import SemcallError
-from shared.grid import MACROBLOCK, grid_shape
-from shared.picture import I420, planes
+from shared.grid import grid_shape
+from shared.picture import I420
 from shared.providers import GPUS
 from shared.restorer import Restorer
 
-_FINER = 4  # steps of the quantiser below the picture's median that tell a face from the rest
-_RUNS = 3  # of one measurement: the first finds memory not yet in place
+_RUNS = 3  # of a first measurement: memory is not yet in place
 _END_WITHIN = 1.0  # seconds
 _SLOW = 0.3  # seconds; a network that takes longer is not run again to see, nor a larger one once
 
 
-class PictureRestorer(Protocol):
-    """What repairs pictures (shared/restorer.py)."""
-
-    def restore(self, i420: I420, qp: NDArray[np.uint8]) -> I420:
-        """The repaired picture, a new array of the same shape. Raises SemcallError when it cannot go on."""
-        ...
-
-
-class Network(PictureRestorer, Protocol):
-    """What the ladder needs of one."""
+class Network(Protocol):
+    """What the ladder needs of one (shared/restorer.py)."""
 
     name: str
 
     @property
     def device(self) -> str:
         """Where it runs, as the user reads it."""
+        ...
+
+    def restore(self, i420: I420, qp: NDArray[np.uint8]) -> I420:
+        """The repaired picture, a new array of the same shape. Raises SemcallError when it cannot go on."""
         ...
 
     def accelerate(self) -> bool:
@@ -89,16 +84,19 @@ class _Rung:
         return "face only" if self.face_only else "whole picture"
 
     def restore(self, i420: I420, qp: NDArray[np.uint8]) -> I420 | None:
-        return restore_face(self.network, i420, qp) if self.face_only else self.network.restore(i420, qp)
+        """The picture restored; None where it shows no face and nothing else is to be restored."""
+        restore = self.network.restore
+        return restore_face(restore, i420, qp) if self.face_only else restore(i420, qp)
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """Rungs to be measured on a picture, the fastest first."""
+    """Rungs to be measured on a picture, the fastest first, in so many runs each."""
 
     rungs: Sequence[int]
     i420: I420
     qp: NDArray[np.uint8]
+    runs: int = _RUNS
 
 
 class RestorerLadder:
@@ -129,8 +127,8 @@ class RestorerLadder:
         """Which network restores what on which device, or why none does, and what has failed."""
         with self._lock:
             rung, known = self._schedule.rung, self._schedule.measured_any
-            failures = " ".join(self._failures.values())
-        if len(self._failures) == len(self._networks):
+            failures, lost = " ".join(self._failures.values()), len(self._failures)
+        if lost == len(self._networks):
             return f"off ({failures})" if failures else "off"
         if rung < len(self._rungs):
             said = f"{self._rungs[rung].network.name} on {self._rungs[rung].network.device}, {self._rungs[rung].part}"
@@ -144,9 +142,7 @@ class RestorerLadder:
         Raises SemcallError when no network can restore one.
         """
         i420 = np.full((height * 3 // 2, width), 128, np.uint8)
-        qp = np.full(grid_shape(width, height), 36, np.uint8)
-        rows, columns = qp.shape
-        qp[rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4] = 26  # as if a face were there
+        qp = typical_quantisers(*grid_shape(width, height))
         with self._lock:
             self._seen = i420, qp
             self._schedule.reset()
@@ -169,7 +165,8 @@ class RestorerLadder:
             if self._schedule.due not in (None, self._asked):
                 self._asked = self._schedule.due
                 assert self._asked is not None
-                self._jobs.put(_Job([self._asked], i420, qp))
+                # Once: while it runs it takes time from the call's pictures, and must not lead these down.
+                self._jobs.put(_Job([self._asked], i420, qp, runs=1))
         picture.rung = str(self._rungs[stands]) if stands < len(self._rungs) else "off"
         if chosen is None:
             return
@@ -179,9 +176,10 @@ class RestorerLadder:
         except SemcallError as error:  # the call goes on with less
             self._fail(self._rungs[chosen].network, error)
             return
+        if picture.restored is None:  # no face: that it took no time says nothing
+            return
         seconds = time.perf_counter() - start
-        if picture.restored is not None:
-            picture.restore_ms = seconds * 1e3
+        picture.restore_ms = seconds * 1e3
         with self._lock:
             if self._rungs[chosen].network.name not in self._failures:  # on the other thread, just now
                 self._schedule.took(chosen, seconds, self._clock())
@@ -200,13 +198,15 @@ class RestorerLadder:
             self._measure(job)
 
     def _measure(self, job: _Job) -> None:
+        # Where no face is in view, the face rung is to be told of one all the same.
+        qp = job.qp if face_region(job.qp) is not None else typical_quantisers(*job.qp.shape)
         slow: dict[str, float] = {}  # seconds, by device: what comes next there is larger
         for index in job.rungs:
             rung = self._rungs[index]
             if self._closed or rung.network.name in self._failures:
                 continue
             try:
-                seconds = slow.get(rung.network.device) or _timed(rung, job.i420, job.qp)
+                seconds = slow.get(rung.network.device) or _timed(rung, job.i420, qp, job.runs)
             except SemcallError as error:
                 self._fail(rung.network, error)
                 continue
@@ -223,7 +223,8 @@ class RestorerLadder:
     def _accelerate(self) -> None:
         for network in self._networks:
             if not self._closed and network.accelerate() and self._seen is not None:
-                self._jobs.put(_Job(self._all(), *self._seen))
+                mine = [index for index in self._all() if self._rungs[index].network is network]
+                self._jobs.put(_Job(mine, *self._seen))
 
     def _fail(self, network: Network, error: SemcallError) -> None:
         with self._lock:
@@ -233,44 +234,13 @@ class RestorerLadder:
                     self._schedule.lost(index, self._clock())
 
 
-def _timed(rung: _Rung, i420: I420, qp: NDArray[np.uint8]) -> float:
-    """Seconds that a restoration takes at best."""
+def _timed(rung: _Rung, i420: I420, qp: NDArray[np.uint8], runs: int) -> float:
+    """Seconds that a restoration takes, at best of so many."""
     best = math.inf
-    for _ in range(_RUNS):
+    for _ in range(runs):
         start = time.perf_counter()
         rung.restore(i420, qp)
         best = min(best, time.perf_counter() - start)
         if best > _SLOW:
             break
     return best
-
-
-def face_region(qp: NDArray[np.uint8]) -> tuple[slice, slice] | None:
-    """Rows and columns of macroblocks around what was coded finely; None where nothing stands out.
-
-    `qp`: uint8 [rows, columns], luma quantisers. The largest connected part at least 4 below the median, and one
-    macroblock around it.
-    """
-    fine = (qp <= np.median(qp) - _FINER).astype(np.uint8)
-    if not fine.any():
-        return None
-    _, _, parts, _ = cv2.connectedComponentsWithStats(fine, connectivity=8)
-    left, top, width, height, _ = (int(number) for number in parts[1 + parts[1:, cv2.CC_STAT_AREA].argmax()])
-    return slice(max(top - 1, 0), top + height + 1), slice(max(left - 1, 0), left + width + 1)
-
-
-def restore_face(network: Network, i420: I420, qp: NDArray[np.uint8]) -> I420 | None:
-    """A copy of the picture with its face region restored; None where it has none.
-
-    `i420`: uint8 [H * 3 / 2, W]; `qp`: uint8 [ceil(H/16), ceil(W/16)]. Raises SemcallError as the network does.
-    """
-    region = face_region(qp)
-    if region is None:
-        return None
-    luma = tuple(slice(part.start * MACROBLOCK, part.stop * MACROBLOCK) for part in region)
-    chroma = (slice(None), *(slice(part.start // 2, part.stop // 2) for part in luma))
-    whole = np.array(i420, order="C")
-    y, uv = planes(whole)
-    part = np.concatenate([y[luma].ravel(), uv[chroma].ravel()]).reshape(-1, y[luma].shape[1])
-    y[luma], uv[chroma] = planes(network.restore(part, qp[region]))
-    return whole

@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import cv2
 from aiortc import RTCPeerConnection, RTCRtpSender
 
 from sender.capture import CaptureThread, Source, open_source
 from sender.encoder import warm_up
-from sender.face import FaceSegmenter
+from sender.face import FaceSegmenter, Parser
 from sender.live import EncodeOptions, EncodeThread
 from sender.parser import FaceOptions
 from sender.rate import KeyframeGate
@@ -27,9 +29,20 @@ from sender.track import AccessUnitTrack, attach_encoder
 from shared.errors import SemcallError
 from shared.lines import require_writable
 from shared.mailbox import Latest
-from shared.peer import LoopThread, close_peer, create_peer, parse_ice_server, prefer_h264, wait_connected
+from shared.peer import (
+    LoopThread,
+    close_peer,
+    create_peer,
+    parse_ice_server,
+    prefer_h264,
+    video_transceiver,
+    wait_connected,
+)
 from shared.picture import Picture
+from shared.signalling_links import naked
+from shared.signalling_listen import server_tls
 from shared.signals import interruptible
+from shared.whep_server import WhepServer
 from shared.whip_client import WhipClient
 
 _MEDIA_TIMEOUT = 20.0  # seconds from the answer to a connected media path
@@ -42,7 +55,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SendOptions:
-    """What `semcall send` was asked for. `timeout`: seconds to wait for a receiver; `seconds`: length of the call."""
+    """What `semcall send` was asked for. `timeout`: seconds to wait for a receiver; `seconds`: length of the call.
+
+    `listen`: host and port to wait for viewers at, instead of calling `to`; `token` is then what they must show. Only
+    for that: `once`: end with the first viewer; `replace`: a new viewer takes the place of the old; `cert`, `key`:
+    PEM files for https.
+    """
 
     to: str = "http://127.0.0.1:8787/whip"
     token: str | None = None
@@ -52,18 +70,29 @@ class SendOptions:
     timeout: float = 60.0
     seconds: float | None = None
     ice_servers: tuple[str, ...] = ()
+    listen: tuple[str, int] | None = None
+    once: bool = False
+    replace: bool = False
+    cert: Path | None = None
+    key: Path | None = None
     encode: EncodeOptions = field(default_factory=EncodeOptions)
     face: FaceOptions = field(default_factory=FaceOptions)
 
 
-def send(options: SendOptions, say: Callable[[str], None], status: Callable[[str], None]) -> None:
-    """Hold one call; returns when it ends. Ctrl-C (KeyboardInterrupt) and SIGTERM end it cleanly at any point.
+def send(
+    options: SendOptions,
+    say: Callable[[str], None],
+    status: Callable[[str], None],
+    ready: Callable[[str], None] = lambda _url: None,
+) -> None:
+    """Hold one call, or with `listen` one after the other; Ctrl-C (KeyboardInterrupt) and SIGTERM end it cleanly.
 
-    `say` gets lines for the user, `status` a line about the running call twice a second.
-    Raises SemcallError for everything the user can mend.
+    `say` gets lines for the user, `status` a line about the running call twice a second, `ready` the endpoint's URL
+    once it listens for viewers. Raises SemcallError for everything the user can mend.
     """
     cv2.setNumThreads(1)  # its pool would fight x264 and the parser for the cores
-    client = WhipClient(options.to, options.token)
+    client = WhipClient(options.to, options.token) if options.listen is None else None
+    stage = _Stage(options) if client is None else None
     for server in options.ice_servers:
         parse_ice_server(server)
     require_writable(options.encode.stats)
@@ -72,7 +101,10 @@ def send(options: SendOptions, say: Callable[[str], None], status: Callable[[str
         with interruptible(), LoopThread() as loop:
             source = open_source(options.source, options.size, options.fps)
             warm_up()
-            call = _Call(options, client, source, FaceSegmenter(parser), loop)
+            if stage is not None:
+                stage.play(source, parser, loop, say, status, ready)
+                return
+            call = _Call(options, client, source, parser, loop)
             try:
                 loop.call(call.connect(say))
                 say(f"Connected to {options.to}: sending {source.size[0]}x{source.size[1]} at {source.fps:.3g} fps.")
@@ -85,11 +117,20 @@ def send(options: SendOptions, say: Callable[[str], None], status: Callable[[str
 
 
 class _Call:
+    """One call: with the receiver that `client` calls, or, without one, with the viewer who came."""
+
     def __init__(
-        self, options: SendOptions, client: WhipClient, source: Source, segmenter: FaceSegmenter, loop: LoopThread
+        self,
+        options: SendOptions,
+        client: WhipClient | None,
+        source: Source,
+        parser: Parser | None,
+        loop: LoopThread,
     ) -> None:
         self._options, self._client, self._source = options, client, source
-        self._segmenter, self._loop = segmenter, loop
+        self._parser, self._loop = parser, loop
+        self._other = "receiver" if client is not None else "viewer"
+        self._segmenter: FaceSegmenter | None = None
         self._peer: RTCPeerConnection | None = None
         self._track: AccessUnitTrack | None = None
         self._gate = KeyframeGate()
@@ -103,29 +144,44 @@ class _Call:
     async def connect(self, say: Callable[[str], None]) -> None:
         """Wait for the receiver, agree on H.264 with it and bring the media path up."""
         wanted = f"Waiting for a receiver at {self._options.to} (start `semcall receive` there)."
-        await self._client.wait_for_endpoint(self._options.timeout, lambda: say(wanted))
-        peer = self._peer = create_peer(self._options.ice_servers)
-        self._track = AccessUnitTrack()
-        transceiver = peer.addTransceiver(self._track, direction="sendonly")
-        prefer_h264(transceiver)
-        attach_encoder(transceiver.sender, self._gate.request, lambda _bitrate: None)
+        client = self._client
+        assert client is not None
+        await client.wait_for_endpoint(self._options.timeout, lambda: say(wanted))
+        if client.ice_servers:
+            say(f"The receiver names ICE servers, which are asked too: {naked(client.ice_servers)}.")
+        peer = create_peer(self._options.ice_servers + client.ice_servers)
+        prefer_h264(peer.addTransceiver("video", direction="sendonly"))
+        self.attach(peer)
+        await client.publish(peer)
+        await wait_connected(peer, _MEDIA_TIMEOUT)
+        self.listen()
+
+    def attach(self, peer: RTCPeerConnection) -> None:
+        """Send on the video of `peer`, whose offer or answer is yet to be made, and follow its state."""
+        self._peer = peer
+        track = self._track = AccessUnitTrack()
+        sender = video_transceiver(peer).sender
+        sender.replaceTrack(track)
+        attach_encoder(sender, self._gate.request, lambda _bitrate: None)
 
         @peer.on("connectionstatechange")
         def _state_changed() -> None:
             if peer.connectionState in ("failed", "closed"):
                 lost = peer.connectionState == "failed"
-                self._finish("The connection to the receiver is lost." if lost else "The receiver has hung up.")
+                other = self._other
+                self._finish(f"The connection to the {other} is lost." if lost else f"The {other} has hung up.")
 
-        await self._client.publish(peer)
-        await wait_connected(peer, _MEDIA_TIMEOUT)
-        self._listener = asyncio.ensure_future(self._listen(transceiver.sender))
+    def listen(self) -> None:
+        """Begin to watch for the other end's reports; called in the loop, once the connection stands."""
+        assert self._peer is not None
+        self._listener = asyncio.ensure_future(self._listen(video_transceiver(self._peer).sender))
 
     def run(self, say: Callable[[str], None], status: Callable[[str], None]) -> None:
         """Send until the peer, the source or the clock ends the call. Raises SemcallError when a part of it fails."""
         assert self._track is not None
         track, loop = self._track, self._loop
         pictures: Latest[Picture] = Latest()
-        segmenter = self._segmenter
+        segmenter = self._segmenter = FaceSegmenter(self._parser)
 
         def coded(access_unit: bytes, ticks: int) -> None:
             loop.post(track.push, access_unit, ticks)
@@ -168,8 +224,9 @@ class _Call:
             ) from failure
 
     def close(self) -> None:
-        """End the call at the receiver and here; bounded to a few seconds."""
-        self._segmenter.close()
+        """End the call at the other end and here; bounded to a few seconds."""
+        if self._segmenter is not None:
+            self._segmenter.close()
         with contextlib.suppress(TimeoutError):
             self._loop.call(self._hang_up(), timeout=_HANG_UP)
 
@@ -191,16 +248,80 @@ class _Call:
             if report != newest:
                 newest, heard = report, time.monotonic()
             elif newest is not None and time.monotonic() - heard > _SILENCE:
-                self._finish(f"Nothing came from the receiver for {_SILENCE:.0f} s: the call has ended.")
+                self._finish(f"Nothing came from the {self._other} for {_SILENCE:.0f} s: the call has ended.")
 
     async def _hang_up(self) -> None:
         if self._listener is not None:
             self._listener.cancel()
         if self._track is not None:
             self._track.finish()
-        await self._client.close()
+        if self._client is not None:
+            await self._client.close()
         if self._peer is not None:
             await close_peer(self._peer)
+
+
+class _Stage:
+    """Waits for viewers and plays to one after the other (`semcall send --listen`)."""
+
+    def __init__(self, options: SendOptions) -> None:
+        self._options = options
+        self._new_call: Callable[[], _Call]
+        self._came: queue.SimpleQueue[_Call] = queue.SimpleQueue()
+        self._server = WhepServer(
+            self._call_began,
+            token=options.token,
+            ice_servers=options.ice_servers,
+            replace=options.replace,
+            tls=server_tls(options.cert, options.key),
+            place_options=("--listen", "--listen"),
+        )
+
+    def play(
+        self,
+        source: Source,
+        parser: Parser | None,
+        loop: LoopThread,
+        say: Callable[[str], None],
+        status: Callable[[str], None],
+        ready: Callable[[str], None],
+    ) -> None:
+        """Until Ctrl-C, or with `once` to the end of the first call."""
+        assert self._options.listen is not None
+        self._new_call = lambda: _Call(self._options, None, source, parser, loop)
+        loop.call(self._server.start(*self._options.listen))
+        try:
+            ready(self._server.url)
+            while True:
+                call = self._next()
+                try:
+                    say(f"A viewer has come: sending {source.size[0]}x{source.size[1]} at {source.fps:.3g} fps.")
+                    call.run(say, status)
+                finally:
+                    call.close()
+                if self._options.once:
+                    say(call.end)
+                    return
+                say(f"{call.end} Waiting for a viewer at {self._server.url}")
+                status("Waiting for a viewer")
+        finally:
+            with contextlib.suppress(TimeoutError):  # the process ends anyway
+                loop.call(self._server.stop(), timeout=2)
+
+    def _next(self) -> _Call:
+        while True:  # not one endless wait: on Windows that would not hear Ctrl-C
+            with contextlib.suppress(queue.Empty):
+                return self._came.get(timeout=0.25)
+
+    async def _call_began(self, peer: RTCPeerConnection) -> None:
+        call = self._new_call()
+        call.attach(peer)
+
+        @peer.on("connectionstatechange")
+        def _state_changed() -> None:
+            if peer.connectionState == "connected":
+                call.listen()
+                self._came.put(call)
 
 
 def _named(error: Exception) -> str:

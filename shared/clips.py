@@ -58,7 +58,7 @@ class Clip:
             stream = container.streams.video[0]
             self.fps = float(stream.average_rate or stream.guessed_rate or 30)
             self.aspect = _pixel_aspect(stream)
-            frame = next(self._frames(container), None)
+            frame = next(_frames(container), None)
             if frame is None:
                 raise SemcallError(f"{self.path} holds no picture that can be decoded: give another file.")
             self.size = self._upright_size(frame)
@@ -74,15 +74,14 @@ class Clip:
         """Frames as they are stored, with seconds since the first; their sizes may differ.
 
         `options`: FFmpeg's, for the decoder; `damaged` is called for each packet that cannot be decoded, and what
-        comes after it follows; without, the first such packet ends the clip.
+        comes after it follows; without, the first such packet after a picture ends the clip.
         """
         with self._open() as container:
             if options is not None:
                 container.streams.video[0].codec_context.options = dict(options)
-            frames = self._frames(container) if damaged is None else _frames_past_damage(container, damaged)
             first: float | None = None
             last = -1.0
-            for frame in frames:
+            for frame in _frames(container, damaged):
                 when = frame.time if frame.time is not None else last + 1 / self.fps
                 first = when if first is None else first
                 last = max(when - first, last + 1e-3)  # timestamps that stand still or run back
@@ -92,7 +91,7 @@ class Clip:
         """The pictures with these frame numbers, in order; those before the last are decoded but not converted."""
         last = max(indices, default=-1)
         with self._open() as container:
-            for index, frame in zip(range(last + 1), self._frames(container), strict=False):
+            for index, frame in zip(range(last + 1), _frames(container), strict=False):
                 if index in indices:
                     yield index, self._convert(frame)
 
@@ -105,13 +104,6 @@ class Clip:
             container.close()
             raise SemcallError(f"{self.path} has no video stream: give a file with pictures.")
         return container
-
-    def _frames(self, container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
-        container.streams.video[0].thread_type = "AUTO"
-        try:
-            yield from container.decode(video=0)
-        except av.FFmpegError:
-            return  # a damaged tail: what was decoded stands
 
     def _upright_size(self, frame: av.VideoFrame) -> Size:
         width, height = round(frame.width * float(self.aspect)), frame.height
@@ -137,7 +129,7 @@ class FileFacts:
                 duration = container.duration / av.time_base
             rate = stream.average_rate or stream.guessed_rate
             self.frames: int | None = stream.frames or (round(duration * rate) if duration and rate else None)
-            first = next(container.decode(stream), None)
+            first = next(_frames(container), None)
             self.start = first.time if first is not None and first.time is not None else 0.0
 
     def missing(self, seconds: float) -> list[str]:
@@ -147,18 +139,25 @@ class FileFacts:
         return [f"{self._path} breaks off after {seconds:.1f} of {self.seconds:.1f} s; so does the result."]
 
 
-def _frames_past_damage(
-    container: av.container.InputContainer, damaged: Callable[[], None]
+def _frames(
+    container: av.container.InputContainer, damaged: Callable[[], None] | None = None
 ) -> Iterator[av.VideoFrame]:
+    """What can be decoded: past all damage if that is to be told, else up to the first damage after a picture."""
     stream = container.streams.video[0]
-    stream.thread_type = "SLICE"  # FRAME threads report damage late, and good pictures are lost with the report
+    # FRAME threads report damage late, and good pictures are lost with the report.
+    stream.thread_type = "AUTO" if damaged is None else "SLICE"
+    begun = False
     try:
         for packet in container.demux(stream):
             try:
                 frames = stream.decode(packet)
             except av.FFmpegError:
-                damaged()
+                if damaged is not None:
+                    damaged()
+                elif begun:
+                    return
                 continue
+            begun = begun or bool(frames)
             yield from frames
     except av.FFmpegError:
         return  # the container itself: nothing can be found after that

@@ -11,6 +11,7 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from shared.inference import first_line, open_session, read_model
 from shared.picture import I420, planes
 from shared.providers import CPU, TENSORRT, open_tensorrt
 
-CONTRACT = 1
-_SIZES = {"min": (32, 32), "opt": (1280, 720), "max": (1920, 1088)}  # of pictures that TensorRT's engine is built for
+Restore = Callable[[I420, NDArray[np.uint8]], I420]
+"""A picture, uint8 [H * 3 / 2, W], and its quantisers, uint8 [rows, columns], to a new array: the restored one."""
+# Pictures that TensorRT's engine is built for: from a small face at the border to upright 1920x1080.
+_SIZES = {"min": (16, 16), "opt": (1280, 720), "max": (1920, 1920)}
 _KEPT = 4  # picture sizes whose device memory is kept
 
 

@@ -1,4 +1,4 @@
-"""What a WHIP endpoint can take: checks on an offer before aiortc sees it."""
+"""What a WHIP or WHEP endpoint can take: checks on an offer before aiortc sees it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from aiohttp import web
 from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
 
 from shared.peer import offered_h264
+from shared.signalling_role import WHIP, Role
 
 CANDIDATE = "a=candidate:"
 """How a candidate's line begins (RFC 8839 section 5.1)."""
+UFRAG = "a=ice-ufrag:"
+"""How the line begins that names an ICE generation (RFC 8839 section 5.4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +25,13 @@ class Offer:
     media: list[MediaDescription]
     profile: str
 
+    @property
+    def ufrags(self) -> frozenset[str]:
+        """The user fragments of its ICE credentials."""
+        return frozenset(str(media.ice.usernameFragment) for media in self.media if media.ice is not None)
 
-def check_offer(text: str) -> Offer:
+
+def check_offer(text: str, role: Role = WHIP) -> Offer:
     """Parse an offer and find the H.264 profile of its first video; HTTP 400 or 422 when it is of no use."""
     text = _without_useless_candidates(text)
     try:
@@ -34,7 +42,7 @@ def check_offer(text: str) -> Offer:
     if not mids or len(set(mids)) != len(mids):
         raise web.HTTPBadRequest(text="The offer needs media sections, each with an identifier (a=mid) of its own.")
     if any(media.kind not in ("audio", "video") for media in offer.media):
-        raise web.HTTPUnprocessableEntity(text="This receiver takes audio and video only, no data channels.")
+        raise web.HTTPUnprocessableEntity(text=f"This {role.server} takes audio and video only, no data channels.")
     if not all(_secured(media) for media in offer.media):
         raise web.HTTPBadRequest(
             text="Every media section needs ICE credentials, a DTLS fingerprint and role, and a=rtcp-mux."
@@ -48,8 +56,8 @@ def check_offer(text: str) -> Offer:
         raise web.HTTPUnprocessableEntity(
             text="Offer H.264 video of Baseline or Constrained Baseline profile with packetization-mode=1."
         )
-    if video.direction not in (None, "sendonly", "sendrecv"):
-        raise web.HTTPUnprocessableEntity(text=f"This receiver only receives, but the video is {video.direction}.")
+    if video.direction not in (None, *role.offered):
+        raise web.HTTPUnprocessableEntity(text=f"{role.refused}, but the video is {video.direction}.")
     # All transceivers share one transport from the start. Told of the bundle, aiortc would do it again, and stop
     # that very transport where the bundle names another section first.
     lines = [line for line in text.splitlines() if not line.startswith("a=group:BUNDLE")]

@@ -30,14 +30,12 @@ def writing_mp4(
     sound: Sound,
     options: Mapping[str, str],
     aspect: Fraction = _SQUARE,
-    level: bool = False,
 ) -> Iterator[WriteI420]:
     """A function that adds a picture to `out`, which is there in the end whole or not at all.
 
     `size`: of the pictures; `fps`: nominal; `sound`: what goes beside them; `options`: x264's (preset, crf, ...);
-    `aspect`: width of a sample by its height; `level`: whether x264 is told `fps`, from which the stream's level
-    follows (else it is the highest). Colours are tagged BT.601, limited range. Raises SemcallError where the file
-    cannot be written.
+    `aspect`: width of a sample by its height. Colours are tagged BT.601, limited range. Raises SemcallError where the
+    file cannot be written.
     """
     codec = av.CodecContext.create("libx264", "w")
     codec.width, codec.height = size
@@ -45,8 +43,7 @@ def writing_mp4(
     codec.color_range, codec.colorspace = 1, 6  # H.273: limited range, SMPTE 170M (BT.601)
     if aspect != _SQUARE:
         codec.sample_aspect_ratio = aspect
-    if level:
-        codec.framerate = Fraction(fps).limit_denominator(1001)
+    codec.framerate = Fraction(fps).limit_denominator(1001)  # the stream's level follows; else it is the highest
     with replacing(out) as part, Mp4Writer(part, fps, sound, out) as writer:
 
         def write(i420: I420, ticks: int) -> None:

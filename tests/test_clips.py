@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import shared.clips
 from shared.clips import Clip, fitted, turned
 from shared.errors import SemcallError
 from shared.picture import I420, bgr_from_i420, i420_from_bgr, planes
@@ -243,14 +244,14 @@ def test_chosen_pictures(tmp_path: Path) -> None:
 
 def test_nothing_is_decoded_after_the_last_chosen_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = Clip(write(tmp_path / "clip.mkv", grey_frames(12)))
-    decode, decoded = Clip._frames, []
+    decode, decoded = shared.clips._frames, []
 
-    def counting(self: Clip, container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
-        for frame in decode(self, container):
+    def counting(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
+        for frame in decode(container):
             decoded.append(frame)
             yield frame
 
-    monkeypatch.setattr(Clip, "_frames", counting)
+    monkeypatch.setattr(shared.clips, "_frames", counting)
     assert [n for n, _ in clip.pictures({0, 3})] == [0, 3]
     assert len(decoded) == 4
     assert list(clip.pictures(set())) == []

@@ -26,7 +26,7 @@ from torch.nn import functional as F  # noqa: E402
 from models.networks.generator import PaperGenerator  # noqa: E402
 from models.networks.planes_contract import PlanesContract  # noqa: E402
 from models.networks.restorer import FastRestorer  # noqa: E402
-from models.training import export_rgb  # noqa: E402
+from models.training import export, export_rgb  # noqa: E402
 from models.training.calibration import CROP, Material, Sample, gather, inputs  # noqa: E402
 from models.training.export_int8 import Comparison, compare, quantised  # noqa: E402
 from models.training.export_rgb import Exported, write_rgb  # noqa: E402
@@ -457,7 +457,25 @@ def test_a_fast_restorers_checkpoint(
     model = find_model(str(out / "quick.onnx"))
     check_file(model.path, "restorer", model.card)
     assert model.card["training"] == {"recipe": recipe, "steps": 3}
+    assert model.card["parity"]["largest_difference_code_values"] <= 1
     assert sorted(file.name for file in out.iterdir()) == ["quick.json", "quick.onnx"]
+
+
+def test_a_fast_restorer_whose_graph_computes_something_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(1)
+    net, other = FastRestorer(24, 2), FastRestorer(24, 2)
+    with torch.no_grad():
+        other.exit.weight.mul_(500)
+    recipe = {"channels": 24, "depth": 2, "chroma": True, "quantisers": True}
+    torch.save({"recipe": recipe, "ema": net.state_dict()}, tmp_path / "features.pt")
+    build = export.build
+    monkeypatch.setattr(export, "build", lambda _net, name: build(other.eval(), name))
+    out = tmp_path / "out"
+    assert call(monkeypatch, "export", tmp_path / "features.pt", "--out", out) == 2
+    assert "differs from the network by up to" in capfd.readouterr().err
+    assert not out.exists()
 
 
 def damaged(checkpoint: Path, folder: Path, how: str) -> Path:
@@ -481,6 +499,7 @@ def damaged(checkpoint: Path, folder: Path, how: str) -> Path:
             "kind": {"kind": "diffusion"}, "list": {"kind": ["paper"]}, "no weights": {"ema": {}},
             "other width": {"recipe": {"channels": 16, "blocks": 1}}, "odd width": {"recipe": {"channels": "many"}},
             "odd name": {"recipe": {**state["recipe"], "name": "../x"}}, "no recipe": {"recipe": None},
+            "odd time": {"seconds": "long"}, "odd facts": {"metrics": torch.zeros(3)},
         }  # fmt: skip
         torch.save({**state, **changes[how]}, path)
     return path
@@ -503,6 +522,8 @@ def damaged(checkpoint: Path, folder: Path, how: str) -> Path:
         ("other width", "its recipe and weights do not make a network"),
         ("odd width", "its recipe and weights do not make a network"),
         ("odd name", "cannot be called '../x'"),
+        ("odd time", "what no card can hold"),
+        ("odd facts", "what no card can hold"),
     ],
 )
 def test_checkpoints_that_are_refused(

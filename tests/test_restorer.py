@@ -277,6 +277,17 @@ def test_tensorrt_takes_over_when_it_is_ready(pretend: Any, small: Restorer, tmp
     assert Path(options["trt_engine_cache_path"]).is_dir()
     assert Path(options["trt_timing_cache_path"]) == tmp_path / "cache" / "semcall" / "tensorrt"
     assert options["trt_profile_opt_shapes"] == "y:1x1x720x1280,uv:1x2x360x640,qp:1x1x45x80"
+    for least, asked_for, most in zip(*(sizes(options, which) for which in ("min", "opt", "max")), strict=True):
+        assert least <= asked_for <= most
+    heights, widths = sizes(options, "max")[:2]
+    assert min(heights, widths) >= 1920, "upright pictures too"
+    assert max(sizes(options, "min")[:2]) <= 18, "a face at the border, where macroblocks are cut off"
+
+
+def sizes(options: dict[str, str], which: str) -> list[int]:
+    """Height and width of luma, chroma and quantisers, one after the other, in a profile of TensorRT's."""
+    shapes = [part.partition(":")[2].split("x") for part in options[f"trt_profile_{which}_shapes"].split(",")]
+    return [int(side) for shape in shapes for side in shape[2:]]
 
 
 def test_what_tensorrt_cannot_do_is_done_as_before(pretend: Any, small: Restorer) -> None:

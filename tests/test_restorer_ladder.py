@@ -19,8 +19,9 @@ import models.registry
 import receiver.restorer
 import semcall
 from models.registry import find_model
+from receiver.face_region import face_region, restore_face, typical_quantisers
 from receiver.picture import DecodedPicture
-from receiver.restorer import RestorerFile, RestorerLadder, face_region, open_restorers, restore_face
+from receiver.restorer import RestorerFile, RestorerLadder, open_restorers
 from receiver.schedule import RestoreSchedule
 from shared.errors import SemcallError
 from shared.grid import grid_shape
@@ -134,7 +135,7 @@ def test_a_region_ends_with_the_picture() -> None:
     assert qp.shape == (5, 7)
     rows, columns = face_region(qp) or pytest.fail("none")
     i420 = texture(100, 70)
-    restored = restore_face(Fake("f", 7), i420, qp)
+    restored = restore_face(Fake("f", 7).restore, i420, qp)
     assert restored is not None
     changed = planes(restored)[0] != planes(i420)[0]
     assert changed[:70, : 16 * columns.stop].all()
@@ -148,7 +149,7 @@ def test_what_is_hardly_finer_is_no_face(finer: int) -> None:
     qp[4:7, 5:9] -= finer
     assert face_region(qp) is None
     network = Fake("f", 1)
-    assert restore_face(network, texture(320, 192), qp) is None
+    assert restore_face(network.restore, texture(320, 192), qp) is None
     assert network.done.empty()
 
 
@@ -159,13 +160,21 @@ def test_four_steps_finer_is_a_face_and_no_quantisers_are_none() -> None:
     assert face_region(np.zeros((12, 20), np.uint8)) is None
 
 
+@pytest.mark.parametrize("shape", [(45, 80), (80, 45), (4, 6), (3, 3)])
+def test_typical_quantisers_have_a_face(shape: tuple[int, int]) -> None:
+    rows, columns = face_region(typical_quantisers(*shape)) or pytest.fail("none")
+    assert 0 <= rows.start < rows.stop <= shape[0]
+    assert 0 <= columns.start < columns.stop <= shape[1]
+    assert typical_quantisers(1, 2).tolist() == [[36, 36]]
+
+
 def test_the_face_alone_is_as_in_the_whole_and_the_rest_untouched() -> None:
     """Real network: away from the region's border, where it sees less than in the whole picture, nothing differs."""
     model = find_model("small")
     network = Restorer(model.path, model.name)
     i420, qp = texture(320, 192), quantisers(320, 192, (slice(2, 10), slice(5, 15)))
     before = i420.copy()
-    whole, face = network.restore(i420, qp), restore_face(network, i420, qp)
+    whole, face = network.restore(i420, qp), restore_face(network.restore, i420, qp)
     assert face is not None
     assert np.array_equal(i420, before)
     assert not np.shares_memory(face, i420)
@@ -225,6 +234,18 @@ def test_face_only_leaves_a_picture_without_a_face_as_it_is() -> None:
     picture = climb.show(decoded(face=False))
     assert (picture.rung, picture.restored, picture.restore_ms) == ("small, face only", None, 0)
     assert climb.show().restored is not None
+
+
+def test_pictures_without_a_face_tell_nothing_of_how_long_a_face_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    climb = Climb()
+    climb.slow(0)
+    climb.slow(1)
+    told: list[int] = []
+    monkeypatch.setattr(climb.schedule, "took", lambda rung, _seconds, _now: told.append(rung))
+    climb.show(decoded(face=False))
+    assert told == []
+    climb.show()
+    assert told == [2]
 
 
 def test_one_network_alone_has_whole_face_and_off() -> None:
@@ -287,18 +308,28 @@ def test_a_measurement_of_pictures_that_come_no_more_is_not_used(monkeypatch: py
     climb = Climb(Fake("slow", 1))
     network = climb.networks[0]
     network.go = threading.Semaphore(0)
-    climb.show(decoded(128, 80, face=False))  # the face rung finds nothing to do, the whole one hangs
+    runs = receiver.restorer._RUNS
+    climb.show(decoded(128, 80))
+    network.go.release(runs)  # the face rung is done with, the whole one hangs
     until(lambda: climb.schedule.measured_any)
-    climb.show(decoded(160, 96, face=False))
+    climb.show(decoded(160, 96))
     assert not climb.schedule.measured_any
-    network.go.release(receiver.restorer._RUNS)
+    network.go.release(2 * runs)  # the old picture whole, the new one's face
     until(lambda: climb.schedule.measured_any)
     assert climb.ladder.status == "slow on CPU, face only"
     network.go.release(100)
     until(lambda: climb.ladder.status == "slow on CPU, whole picture")
     shapes = [shape for _, shape in network.done.queue]
-    assert shapes[0] == (120, 128)
+    assert shapes[runs : 2 * runs] == [(120, 128)] * runs
     assert shapes[-1] == (144, 160)
+
+
+def test_the_face_rung_is_measured_on_a_face_even_where_none_is_in_view() -> None:
+    climb = Climb()
+    climb.show(decoded(128, 80, face=False))
+    until(lambda: climb.ladder.status == "large on CPU, whole picture")
+    face = [shape for _, shape in climb.networks[1].done.queue if shape != (120, 128)]
+    assert len(face) == receiver.restorer._RUNS
 
 
 def test_a_better_rung_is_measured_again_on_the_other_thread_and_then_used() -> None:
@@ -326,7 +357,7 @@ def test_what_is_due_is_asked_for_once() -> None:
     large.go.release(100)
     until(lambda: climb.schedule.due is None)
     climb.ladder.close()
-    assert large.done.qsize() == receiver.restorer._RUNS
+    assert large.done.qsize() == 1, "each run takes time from the call's own pictures"
 
 
 def test_a_slow_network_is_run_once_and_a_larger_one_never(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,6 +377,17 @@ def test_another_device_is_measured_and_said() -> None:
     runs = 2 * receiver.restorer._RUNS
     until(lambda: network.done.qsize() == 2 * runs)
     assert climb.ladder.status == "quick on TensorRT, whole picture"
+
+
+def test_only_what_has_another_device_is_measured_again() -> None:
+    quick, other = Fake("quick", 1, device="CUDA"), Fake("other", 1)
+    quick.faster = "TensorRT"
+    climb = Climb(quick, other, warm=False)
+    climb.ladder.warm_up(96, 64)
+    until(lambda: quick.done.qsize() == 2 * receiver.restorer._RUNS)
+    until(climb.ladder._jobs.empty)
+    climb.ladder.close()
+    assert other.done.qsize() == 2 * receiver.restorer._RUNS, "whole and face, once"
 
 
 # Failures

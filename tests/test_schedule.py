@@ -198,3 +198,26 @@ def test_another_picture_size_begins_anew() -> None:
 def test_without_rungs_it_stays_off() -> None:
     call = Call(0)
     assert set(call.run(1, steady())) == {None}
+
+
+def test_measuring_beside_the_call_does_not_lead_it_down() -> None:
+    """While a better rung runs beside the call both take twice as long: once, and the rung that holds is kept."""
+    costs, now, done, job = (0.040, 0.020, 0.006), 100.0, 0.0, None
+    schedule = RestoreSchedule(3)
+    for rung in (2, 1, 0):
+        schedule.measured(rung, costs[rung], now)
+    chosen, measured = [], 0
+    for _ in range(120 * FPS):
+        if job is not None and now >= done:
+            schedule.measured(job, 1.2 * costs[job], now)
+            job, measured = None, measured + 1
+        rung = schedule.choose(0.002, now)
+        chosen.append(rung)
+        if job is None and schedule.due is not None:
+            job, done = schedule.due, now + 2 * costs[schedule.due]
+        if rung is not None:
+            schedule.took(rung, costs[rung] * (1 if job is None else 2), now)
+        now += 1 / FPS
+    assert measured >= 3
+    assert {rung for rung in chosen if rung != 1} <= {None}
+    assert chosen.count(None) < 0.02 * len(chosen)

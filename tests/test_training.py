@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +26,25 @@ from shared.restorer import Restorer
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("onnx", reason="needs the train extra")
 
+from models.networks.features import SQUEEZENET, FeatureNet  # noqa: E402
 from models.networks.quantised import QuantConv, quantise  # noqa: E402
 from models.networks.restorer import FastRestorer  # noqa: E402
-from models.training import export  # noqa: E402
+from models.training import export, export_rgb  # noqa: E402
+from models.training.checkpoints import ExportOptions, export_checkpoint  # noqa: E402
 from models.training.coding import rate, transcode  # noqa: E402
 from models.training.fit import Fit  # noqa: E402
 from models.training.manifest import permissive_clips  # noqa: E402
 from models.training.recipe import read_recipe  # noqa: E402
-from models.training.restoration import judge, pairs  # noqa: E402
+from models.training.restoration import judge, pairs, train  # noqa: E402
 from models.training.restoration.adversary import WARM_UP, Adversary  # noqa: E402
 from models.training.restoration.batches import Batches  # noqa: E402
+from models.training.restoration.effects import FINE_QP, side_effects  # noqa: E402
+from models.training.restoration.networks import discriminator, network  # noqa: E402
 from models.training.restoration.objective import Objective  # noqa: E402
 from models.training.restoration.recipe import RestorerRecipe  # noqa: E402
-from models.training.restoration.train import check_units, train_restorer  # noqa: E402
+from models.training.restoration.sheets import Sheet  # noqa: E402
+from models.training.restoration.train import rounds, train_restorer  # noqa: E402
+from models.training.restoration.units import check_units  # noqa: E402
 
 ENCODE = functools.partial(encode_at, face=FaceOptions())
 RECIPE = """
@@ -51,6 +59,20 @@ codings = 1
 seconds = 1.0
 checkpoint_every = 6
 """
+
+
+PAPER = RestorerRecipe(
+    "tiny", network="paper", channels=8, blocks=1, pixel_steps=0, feature_steps=0, epochs=3, halve_epochs=1,
+    momentum=0.9, adversarial_rate=1e-3, batch=2, crop=64, stored=64, codings=1, seconds=1.0, checkpoint_every=10,
+    bf16=True,
+)  # fmt: skip
+
+
+class Eye(FeatureNet):
+    """Stands for a feature network: it only blurs."""
+
+    def maps(self, x: Any) -> list[Any]:
+        return [torch.nn.functional.avg_pool2d(x, 2)]
 
 
 def moving(width: int, height: int, count: int, seed: int = 0, blur: float = 1.5) -> list[I420]:
@@ -165,8 +187,8 @@ def test_no_data_is_said(tmp_path: Path) -> None:
 
 def test_unknown_recipe_entries_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "odd.toml"
-    path.write_text("epochs = 3\n")
-    with pytest.raises(SemcallError, match="unknown entries: epochs"):
+    path.write_text("epoch = 3\n")
+    with pytest.raises(SemcallError, match="unknown entries: epoch\\."):
         read_recipe(path, RestorerRecipe)
     with pytest.raises(SemcallError, match="cannot be read"):
         read_recipe(tmp_path / "gone.toml", RestorerRecipe)
@@ -290,6 +312,22 @@ def test_a_dead_layer_is_reported(data: Path, tmp_path: Path) -> None:
         check_units(net, batch, Console(quiet=True))
 
 
+def test_a_dead_or_broken_layer_of_the_papers_network_is_reported(data: Path, tmp_path: Path) -> None:
+    batch = Batches(prepared(data, tmp_path / "pairs"), 1, 2, 64).at(0)
+    net = network(PAPER)
+    console = Console(record=True, width=80, file=io.StringIO())
+    check_units(net, batch, console)
+    assert "live units: 100%" in console.export_text()
+    layer = net.net.body[0].first
+    with torch.no_grad():
+        layer.weight.zero_()
+        with pytest.raises(SemcallError, match=r"Every unit of layer net\.body\.0\.first died"):
+            check_units(net, batch, console)
+        layer.bias.fill_(float("nan"))
+    with pytest.raises(SemcallError, match=r"Layer net\.body\.0\.first gives values that are not finite"):
+        check_units(net, batch, console)
+
+
 def test_quantised_gradients_leak() -> None:
     x = torch.tensor([-9.0, 0.51, 9.0], requires_grad=True)
     y = quantise(x)
@@ -354,8 +392,162 @@ def test_train_restorer_exports_judges_and_writes_a_card(
     assert Restorer(path).restore(i420, np.full((3, 4), 30, np.uint8)).shape == (72, 64)
 
 
+def test_side_effects_are_seen() -> None:
+    """Of what changes nothing; of what shifts a colour, prints a mesh and changes what was coded finely."""
+    (i420,) = moving(192, 128, 1, blur=3)
+    qp = np.full(grid_shape(192, 128), 36, np.uint8)
+    qp[:2] = FINE_QP
+
+    def wrong(decoded: I420, _: Any) -> I420:
+        changed = decoded.copy()
+        luma, chroma = planes(changed)
+        luma[:, ::4] += 8
+        chroma[1] -= 2
+        return changed
+
+    nothing = side_effects([(i420, qp, i420)], lambda decoded, _: decoded.copy())
+    assert (nothing["colour_shift"], nothing["fine_psnr"]) == (0, None)
+    found = side_effects([(i420, qp, i420)], wrong)
+    assert found["colour_shift"] == 2
+    assert found["fine_psnr"] == pytest.approx(10 * np.log10(255**2 / (8**2 / 4)), abs=0.01)
+    for name in ("mesh_2", "mesh_4"):
+        assert isinstance(found[name], list)
+        source, decoded, restored = found[name]
+        assert source == decoded
+        assert restored > 5 * source
+        assert nothing[name] == [source] * 3
+
+
 def test_recipes_in_the_repository_are_valid() -> None:
-    recipes = sorted((Path(__file__).parent.parent / "configs").glob("restorer-*.toml"))
-    assert recipes
+    configs = Path(__file__).parent.parent / "configs"
+    recipes = [*sorted(configs.glob("restorer-*.toml")), configs / "paper.toml"]
+    assert len(recipes) > 1
     for path in recipes:
-        assert isinstance(read_recipe(path, RestorerRecipe), RestorerRecipe)
+        recipe = read_recipe(path, RestorerRecipe)
+        assert recipe.crop <= recipe.stored
+        assert (recipe.network == "paper") == (path.name == "paper.toml")
+
+
+def test_the_paper_recipe_is_the_papers() -> None:
+    recipe = read_recipe(Path(__file__).parent.parent / "configs" / "paper.toml", RestorerRecipe)
+    assert (recipe.batch, recipe.crop, recipe.epochs, recipe.halve_epochs) == (8, 256, 40, 10)
+    assert (recipe.adversarial_rate, recipe.momentum) == (1e-4, 0.9)
+    assert sum(parameter.numel() for parameter in network(recipe).parameters()) == 1_185_219  # 1.19 M
+    assert discriminator(recipe).size == 256
+
+
+def write_recipe(path: Path, recipe: RestorerRecipe) -> Path:
+    path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in asdict(recipe).items()
+                            if value != getattr(RestorerRecipe(), name)))  # fmt: skip
+    return path
+
+
+def test_the_papers_network_trains_and_exports(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its whole recipe, tiny: epochs, halvings, the discriminator, both ways to a model file, the contact sheet."""
+    monkeypatch.setattr(train, "SqueezeNet", Eye)
+    monkeypatch.setattr(judge, "SECONDS", 1.0)
+    monkeypatch.setattr(export_rgb, "_TIMED_AT", (64, 48))
+    (data / "weights").mkdir()
+    torch.save({}, data / "weights" / SQUEEZENET)
+    out = tmp_path / "out"
+    path = train_restorer(write_recipe(tmp_path / "paper.toml", PAPER), data, out, ENCODE)
+    assert path == out / "tiny.onnx"
+    saved = state(out, "adversarial")
+    epoch = len(pairs.load([out / "pairs" / "one-1.npz"], 64).clip) // 2
+    assert saved["step"] == saved["about"]["adversarial_steps"] == 3 * epoch > 3
+    assert saved["optimiser"]["param_groups"][0]["lr"] == pytest.approx(1e-3 / 4)
+    rival = saved["watched"]["adversary"]
+    assert rival["calls"] == 3 * epoch
+    assert rival["optimiser"]["param_groups"][0]["lr"] == pytest.approx(1e-3 / 4)
+    torch.manual_seed(PAPER.seed)
+    fresh = network(PAPER).state_dict()
+    assert all(not torch.equal(value, fresh[name]) for name, value in saved["net"].items())
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert find_model(str(path)).card == card
+    assert card["training"]["recipe"]["network"] == "paper"
+    assert list(card["training_data"]["clips"]) == ["one-1"]
+    assert {one["clip"] for one in card["metrics"]["results"]} == {"three-1"}
+    again = export_checkpoint(ExportOptions(out / "adversarial.pt", tmp_path / "models", int8=False))
+    i420, qp = moving(64, 48, 1)[0], np.full((3, 4), 30, np.uint8)
+    assert np.array_equal(Restorer(again.path).restore(i420, qp), Restorer(path).restore(i420, qp))
+    sheet = cv2.imread(str(out / f"adversarial-{3 * epoch:06}.png"))
+    assert sheet.shape == (6 * 64, 4 * 64, 3)
+
+
+def test_gradients_of_every_loss_reach_the_papers_network(data: Path, tmp_path: Path) -> None:
+    batch = Batches(prepared(data, tmp_path / "pairs"), 1, 2, 64).at(0)
+    torch.save({}, tmp_path / "eye.pth")
+    torch.manual_seed(0)
+    net, adversary = network(PAPER), Adversary(net=discriminator(PAPER))
+    adversary._calls = WARM_UP + 300
+    objective = Objective(Eye(tmp_path / "eye.pth"), 0.5, 0.2, adversary=(1.0, adversary))
+    objective(net, batch).backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in net.parameters())
+    assert objective.seen["generator norm"] > 0
+    assert adversary.loss == pytest.approx(np.log(2), abs=0.3), "it has just begun"
+
+
+def test_an_adversarial_round_resumes_to_the_bit(data: Path, tmp_path: Path) -> None:
+    batches = Batches(prepared(data, tmp_path / "pairs"), 1, 2, 64)
+    torch.save({}, tmp_path / "eye.pth")
+
+    def fit(folder: Path) -> Fit:
+        torch.manual_seed(0)
+        net, rival = network(PAPER), Adversary(net=discriminator(PAPER), momentum=0.9, halve=(3, 2))
+        objective = Objective(Eye(tmp_path / "eye.pth"), 0.5, 0.2, adversary=(1.0, rival))
+        return Fit("a", net, folder, {}, batches.at, objective, steps=6, rate=1e-3, ema=0.9, watched=objective,
+                   momentum=0.9, halve=(3, 2))  # fmt: skip
+
+    assert fit(tmp_path / "straight").run(Console(quiet=True))
+    assert not fit(tmp_path / "stopped").run(Console(quiet=True), minutes=0)
+    again = fit(tmp_path / "stopped")
+    assert again.step == 1
+    assert again.run(Console(quiet=True))
+    straight, resumed = state(tmp_path / "straight", "a"), state(tmp_path / "stopped", "a")
+    for part in ("net", "ema"):
+        assert all(torch.equal(value, resumed[part][name]) for name, value in straight[part].items())
+    rivals = [found["watched"]["adversary"]["net"] for found in (straight, resumed)]
+    assert all(torch.equal(value, rivals[1][name]) for name, value in rivals[0].items())
+
+
+def test_unfit_sizes_and_networks_are_refused(data: Path, tmp_path: Path) -> None:
+    def begin(**change: Any) -> None:
+        next(rounds(replace(PAPER, epochs=0, pixel_steps=2, **change), data, tmp_path, ENCODE, Console(quiet=True)))
+
+    for change in ({"crop": 72}, {"crop": 80}, {"stored": 72}):
+        with pytest.raises(SemcallError, match=r"crop = \d+, stored = \d+: both must be multiples of 16"):
+            begin(**change)
+    with pytest.raises(SemcallError, match="There is no network 'unet'; choose fast or paper"):
+        begin(network="unet")
+    with pytest.raises(SemcallError, match="holds crops of 64 samples, not 128: use another output directory"):
+        begin(stored=128)
+
+
+def test_a_sheet_shows_what_changes(data: Path, tmp_path: Path) -> None:
+    """Decoded, restored, original, and eight times the change on grey, of the same crops each time."""
+
+    class Brighter(torch.nn.Module):
+        def __init__(self, by: float) -> None:
+            super().__init__()
+            self.by = by
+
+        def residual(self, y: Any, uv: Any, qp: Any) -> Any:
+            return torch.full_like(y, self.by), torch.zeros_like(uv)
+
+    found = prepared(data, tmp_path / "pairs")
+    drawn = []
+    for by in (0, 5):
+        Sheet(found, 3).draw(Brighter(by), tmp_path / f"{by}.png")
+        sheet = cv2.imread(str(tmp_path / f"{by}.png"))
+        assert sheet.shape == (6 * 128, 4 * 128, 3)
+        drawn.append(np.split(sheet.astype(int), 4, 1))
+    still, moved = drawn
+    assert np.array_equal(still[0], still[1])
+    assert (still[3] == 128).all()
+    for column in (0, 2):
+        assert np.array_equal(still[column], moved[column])
+    assert 0.5 < np.abs(still[0] - still[2]).mean() < 30, "the original is another picture, of the same place"
+    assert np.median(moved[1] - moved[0]) == 6  # 5 code values of 219
+    assert np.median(moved[3]) == 128 + 8 * 6
+    with pytest.raises(SemcallError, match="Cannot write"):
+        Sheet(found, 3).draw(Brighter(0), tmp_path / "nowhere" / "sheet.png")

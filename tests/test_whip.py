@@ -20,11 +20,10 @@ from yarl import URL
 
 from shared.errors import SemcallError
 from shared.peer import close_peer, create_peer, prefer_h264, video_transceiver, wait_connected, wait_state
+from shared.signalling_http import MAX_BODY, SDP
+from shared.signalling_server import FRAGMENT
 from shared.whip_client import WhipClient
-from shared.whip_server import MAX_BODY, SDP, WhipServer
-
-FRAGMENT = "application/trickle-ice-sdpfrag"
-
+from shared.whip_server import WhipServer
 
 # What Chromium offers for a camera and a microphone, less repetitions.
 BROWSER_OFFER = """\
@@ -574,12 +573,13 @@ async def test_candidates_trickle_by_patch():
         await peer.setLocalDescription(await peer.createOffer())
         lines = peer.localDescription.sdp.splitlines()
         candidates = [line for line in lines if line.startswith("a=candidate")]
+        ufrag = next(line for line in lines if line.startswith("a=ice-ufrag"))
         bare = "\r\n".join(line for line in lines if "candidate" not in line) + "\r\n"
         status, headers, _ = await post(receiver.server.url, bare)
         assert status == 201
         session, etag = str(URL(receiver.server.url).join(URL(headers["Location"]))), headers["ETag"]
         fragment = "\r\n".join(
-            ["a=ice-ufrag:x", "m=video 9 UDP/TLS/RTP/SAVPF 0", "a=mid:0", "a=candidate:nonsense", *candidates]
+            [ufrag, "m=video 9 UDP/TLS/RTP/SAVPF 0", "a=mid:0", "a=candidate:nonsense", *candidates]
         )
         fragment += "\r\na=end-of-candidates\r\n"
         for wrong, expected in (({}, 428), ({"If_Match": "*"}, 422), ({"If_Match": '"other"'}, 412)):
@@ -915,7 +915,7 @@ async def test_an_offer_given_up_before_its_answer_leaves_no_session(status):
 
 
 async def test_an_offer_given_up_and_never_answered(monkeypatch):
-    monkeypatch.setattr("shared.whip_client._LATE_ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr("shared.signalling_client._LATE_ANSWER_SECONDS", 0.05)
     asked = asyncio.Event()
 
     async def never(request):
@@ -931,7 +931,7 @@ async def test_an_offer_given_up_and_never_answered(monkeypatch):
             await client.close()
         await peer.close()
         assert client.location is None
-        assert not [task for task in asyncio.all_tasks() if "WhipClient._request" in repr(task)]
+        assert not [task for task in asyncio.all_tasks() if "Exchange.request" in repr(task)]
 
 
 async def test_close_does_not_wait_for_a_silent_server():

@@ -31,21 +31,34 @@ class PlanesContract(nn.Module):
         )
         self.register_buffer("to_yuv", torch.tensor(rows).view(3, 3, 1, 1), persistent=False)
 
+    def residual(self, y: Tensor, uv: Tensor, _qp: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What to add to the planes, in code values, not rounded: float, shapes of `y` and `uv`.
+
+        `y`: float [n, 1, H, W], code values; `uv`: float [n, 2, ceil(H/2), ceil(W/2)]; quantisers are not used. While
+        the network trains its pictures are not clipped, as a clip would leave no gradient where it overshoots.
+        """
+        return self._change(y, uv, not self.training)
+
     def forward(self, y: Tensor, uv: Tensor) -> tuple[Tensor, Tensor]:
         """Restored planes, uint8 as `y` [1, 1, H, W] and `uv` [1, 2, ceil(H/2), ceil(W/2)]."""
+        luma, chroma = y.float(), uv.float()
+        luma_change, chroma_change = self._change(luma, chroma, True)
+        return _codes(luma + luma_change), _codes(chroma + chroma_change)
+
+    def _change(self, y: Tensor, uv: Tensor, clip: bool) -> tuple[Tensor, Tensor]:
         height, width = y.shape[2], y.shape[3]
-        chroma = uv.float()
         # An even picture gains nothing here: no size is refused.
-        luma = F.pad(y.float(), (0, 2 * uv.shape[3] - width, 0, 2 * uv.shape[2] - height), mode="replicate")
-        picture = rgb(luma, chroma).clamp(0, 1)
+        luma = F.pad(y, (0, 2 * uv.shape[3] - width, 0, 2 * uv.shape[2] - height), mode="replicate")
+        picture = rgb(luma, uv).clamp(0, 1)
         rows, columns = picture.shape[2], picture.shape[3]
         padded = picture
         if self.multiple > 2:
             padded = F.pad(picture, (0, -columns % self.multiple, 0, -rows % self.multiple), mode="replicate")
-        change = self.net(padded).clamp(0, 1)[:, :, :rows, :columns] - picture
-        change = F.conv2d(change, cast(Tensor, self.to_yuv))
-        y_out = _codes(luma + change[:, :1])[:, :, :height, :width]
-        return y_out, _codes(chroma + F.avg_pool2d(change[:, 1:], 2))
+        restored = self.net(padded)
+        if clip:
+            restored = restored.clamp(0, 1)
+        change = F.conv2d(restored[:, :, :rows, :columns] - picture, cast(Tensor, self.to_yuv))
+        return change[:, :1, :height, :width], F.avg_pool2d(change[:, 1:], 2)
 
 
 def _codes(values: Tensor) -> Tensor:

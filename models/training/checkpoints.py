@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from models.registry import check_name, save_model
 from models.training.calibration import gather
 from models.training.export_rgb import Exported, write_rgb
+from models.training.parity import Planes, check_parity, opened
 from shared.errors import SemcallError
 from shared.inference import first_line
 
@@ -73,8 +75,9 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     found = dict(state) if isinstance(state, dict) else {}
     recipe = found.setdefault("recipe", found.get("about"))  # what Fit calls it
     if isinstance(recipe, dict) and "kind" not in found:
-        # The trainers of networks on planes name no kind.
-        found["kind"] = next((kind for kind, parts in _UNNAMED.items() if parts <= set(recipe)), None)
+        # Fit keeps it with the recipe; earlier trainers of networks on planes name no kind.
+        known = next((kind for kind, parts in _UNNAMED.items() if parts <= set(recipe)), None)
+        found["kind"] = recipe.get("kind", known)
     if not isinstance(recipe, dict) or not isinstance(found.get("ema"), dict) or found["kind"] is None:
         raise SemcallError(
             f"{path} is no restorer's checkpoint: it holds no recipe of one with averaged weights. "
@@ -89,11 +92,12 @@ def _paper(state: Mapping[str, Any], name: str, options: ExportOptions) -> Expor
     recipe = state["recipe"]
     try:
         net = PaperGenerator(**{key: int(recipe[key]) for key in ("channels", "blocks") if key in recipe})
-        net.load_state_dict(state["ema"])
+        # In training it is inside a PlanesContract.
+        net.load_state_dict({key.removeprefix("net."): value for key, value in state["ema"].items()})
     except Exception as error:  # torch raises many kinds
         raise _unfit(options.checkpoint, error) from error
     material = gather(options.data) if options.int8 else None
-    return write_rgb(net, name, options.out, _facts(state, options.command), material)
+    return write_rgb(net, name, options.out, _facts(state, options), material)
 
 
 def _fast(state: Mapping[str, Any], name: str, options: ExportOptions) -> Exported:
@@ -113,9 +117,16 @@ def _fast(state: Mapping[str, Any], name: str, options: ExportOptions) -> Export
         raise _unfit(options.checkpoint, error) from error
     # Its exporter writes where it is told, a file at a time: whole models go from there to where they are wanted.
     with tempfile.TemporaryDirectory() as folder:
-        path = write(net.eval(), name, Path(folder), _facts(state, options.command))
+        path = write(net.eval(), name, Path(folder), _facts(state, options))
         content, card = path.read_bytes(), json.loads(path.with_suffix(".json").read_text())
-    path = save_model(options.out, content, card)
+
+    def run(fed: Planes) -> list[NDArray[Any]]:
+        with torch.inference_mode():
+            restored = net(*(torch.from_numpy(fed[key]).float() for key in ("y", "uv", "qp")))
+        return [plane.numpy() for plane in restored]
+
+    parity = check_parity(run, opened(content, name), name)
+    path = save_model(options.out, content, {**card, "parity": parity})
     return Exported(path, None, "It is an 8-bit network by itself: no variant is made." if options.int8 else "")
 
 
@@ -125,8 +136,8 @@ EXPORTERS: dict[str, Callable[[Mapping[str, Any], str, ExportOptions], Exported]
 """By the checkpoint's `kind`. Each may rely on what `read_checkpoint` promises."""
 
 
-def _facts(state: Mapping[str, Any], command: str) -> dict[str, Any]:
-    """What a checkpoint says of itself, for the card."""
+def _facts(state: Mapping[str, Any], options: ExportOptions) -> dict[str, Any]:
+    """What a checkpoint says of itself, for the card. Raises SemcallError for what no card can hold."""
     facts = {key: state[key] for key in _CARRIED if key in state}
     if "training_data" not in facts and "clips" in state:
         facts["training_data"] = {"clips": state["clips"]}
@@ -135,9 +146,17 @@ def _facts(state: Mapping[str, Any], command: str) -> dict[str, Any]:
     training: dict[str, Any] = {"recipe": state["recipe"]}
     if "step" in state:
         training["steps"] = state["step"]
-    if "seconds" in state:
-        training["minutes"] = round(float(state["seconds"]) / 60, 1)
-    return {**facts, "training": training, "command": command}
+    try:
+        if "seconds" in state:
+            training["minutes"] = round(float(state["seconds"]) / 60, 1)
+        facts |= {"training": training, "command": options.command}
+        json.dumps(facts)
+    except (TypeError, ValueError) as error:
+        raise SemcallError(
+            f"The checkpoint {options.checkpoint} cannot be read: it says of itself what no card can hold "
+            f"({first_line(error).rstrip('.')})."
+        ) from error
+    return facts
 
 
 def _unfit(checkpoint: Path, error: Exception) -> SemcallError:

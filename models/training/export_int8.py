@@ -20,6 +20,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from models.evaluation.metrics import psnr
 from models.networks.features import Vgg, rgb
 from models.training.calibration import Material, Sample, coded_like_a_call, inputs
+from models.training.parity import opened
 from shared.astronaut import AstronautClip
 from shared.errors import SemcallError
 from shared.inference import first_line
@@ -91,14 +92,6 @@ class Comparison:
         return self.ms_int8 / self.ms_float, self.distance_int8 / max(self.distance_float, 1e-12)
 
 
-def cpu_session(content: bytes) -> ort.InferenceSession:
-    """A quiet session on one CPU thread. Raises whatever the runtime does."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4  # what matters is raised
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-
 def quantised(content: bytes, samples: Sequence[Sample]) -> bytes:
     """An exported graph with its network's convolutions, and what lies between them, in 8 bits.
 
@@ -138,7 +131,7 @@ def quantised(content: bytes, samples: Sequence[Sample]) -> bytes:
 
 def compare(content: bytes, small: bytes, material: Material, seconds: float = 30.0) -> Comparison:
     """The float graph `content` and the 8-bit one `small` on the judged pictures, and timed in turn for `seconds`."""
-    sessions = cpu_session(content), cpu_session(small)
+    sessions = opened(content, "float"), opened(small, "int8")
     apart, distances = [], []
     for sample in material.judged:
         exact, coarse = (_restored(session, sample) for session in sessions)

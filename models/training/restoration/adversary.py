@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from lightning_fabric import Fabric
+from torch import Tensor, nn
 
 from models.networks.discriminator import PatchDiscriminator
+from models.training.fit import halved
 from models.training.losses import discriminator_loss, generator_loss
 
 WARM_UP = 100
@@ -18,12 +20,28 @@ _EVERY = 2  # calls for a step of its own after that: it must not run away
 
 
 class Adversary:
-    """A PatchDiscriminator in training. `loss`: its own, ln 2 where it cannot tell, near 0 where it wins."""
+    """A discriminator in training. `loss`: its own, ln 2 where it cannot tell, near 0 where it wins.
 
-    def __init__(self, rate: float = 2e-4) -> None:
-        self.net = PatchDiscriminator()
+    `net`: as in models/networks/discriminator.py (None: a PatchDiscriminator), moved to the device of `fabric` and
+    alike in all its processes, which average its gradients; None: this process alone, on the CPU. `momentum`: Adam's
+    first beta. `halve`: as Fit has it, in calls (None: `rate` stays).
+    """
+
+    def __init__(
+        self,
+        rate: float = 2e-4,
+        net: nn.Module | None = None,
+        *,
+        momentum: float = 0.5,
+        halve: tuple[int, int] | None = None,
+        fabric: Fabric | None = None,
+    ) -> None:
+        self.net = net or PatchDiscriminator()
+        if fabric is not None:
+            self.net.to(fabric.device)
         self.loss = float("nan")
-        self._optimiser = torch.optim.Adam(self.net.parameters(), rate, betas=(0.5, 0.99))
+        self._rate, self._halve, self._fabric = rate, halve, fabric
+        self._optimiser = torch.optim.Adam(self.net.parameters(), rate, betas=(momentum, 0.99))
         self._calls = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -62,5 +80,12 @@ class Adversary:
         loss = discriminator_loss(self.net(original, decoded), self.net(restored, decoded))
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        if self._fabric is not None and self._fabric.world_size > 1:
+            # By hand: DDP takes one forward pass for every backward one, here are two.
+            for parameter in self.net.parameters():
+                parameter.grad = cast(Tensor, self._fabric.all_reduce(cast(Tensor, parameter.grad), reduce_op="mean"))
+        if self._halve is not None:
+            for group in self._optimiser.param_groups:
+                group["lr"] = self._rate * halved(self._calls, *self._halve)
         self._optimiser.step()
         self.loss = float(loss.detach())

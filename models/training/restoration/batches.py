@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.training.restoration.pairs import CROP, Pairs
+from models.training.restoration.pairs import Pairs
 
 _CONCEALED = 0.3
 """How often, against others, a crop is drawn that shows a loss: its motion is not to be guessed."""
@@ -36,8 +36,11 @@ class Batches:
 
     def __init__(self, pairs: Pairs, seed: int, batch: int, size: int) -> None:
         self._pairs, self._seed, self._batch, self._size = pairs, seed, batch, size
+        stored = pairs.size
         both = zip(pairs.coded, pairs.original, strict=True)
-        error = np.array([np.abs(coded[0, :CROP].astype(np.int16) - true[0, :CROP]).mean() for coded, true in both])
+        error = np.array(
+            [np.abs(coded[0, :stored].astype(np.int16) - true[0, :stored]).mean() for coded, true in both]
+        )
         hardness = np.clip(error, 0.5, 6) * np.where(pairs.concealed, _CONCEALED, 1.0)
         self._hard = hardness / hardness.sum()
         even = np.where(pairs.concealed, _CONCEALED, 1.0)
@@ -54,7 +57,7 @@ class Batches:
             ]
         )
         size = self._size
-        top, left = (int(chance.integers((CROP - size) // 16 + 1)) * 16 for _ in range(2))
+        top, left = (int(chance.integers((self._pairs.size - size) // 16 + 1)) * 16 for _ in range(2))
         mirrored = chance.random() < 0.5
         pairs = self._pairs
         y, uv = _planes(pairs.coded[picked], top, left, size, mirrored)
@@ -70,10 +73,11 @@ def _tensor(array: NDArray[np.generic], mirrored: bool) -> Tensor:
 
 
 def _planes(i420: NDArray[np.uint8], top: int, left: int, size: int, mirrored: bool) -> tuple[Tensor, Tensor]:
-    """I420 crops [n, 2, 192, 128] to float luma [2 n, 1, size, size] and chroma [2 n, 2, size/2, size/2]."""
-    half = CROP // 2
+    """I420 crops [n, 2, 3 S/2, S] to float luma [2 n, 1, size, size] and chroma [2 n, 2, size/2, size/2]."""
+    stored = i420.shape[3]
+    half = stored // 2
     whole = np.concatenate([i420[:, 0], i420[:, 1]])
     luma = whole[:, None, top : top + size, left : left + size]
-    chroma = whole[:, CROP:].reshape(-1, 2, half, half)
+    chroma = whole[:, stored:].reshape(-1, 2, half, half)
     chroma = chroma[:, :, top // 2 : (top + size) // 2, left // 2 : (left + size) // 2]
     return _tensor(luma, mirrored), _tensor(chroma, mirrored)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
+from models.networks.planes_contract import PlanesContract
 from models.networks.restorer import FastRestorer
 from models.training.export import write
+from models.training.export_rgb import write_rgb
 from models.training.fit import Fit
 from models.training.manifest import permissive_clips
 from models.training.restoration.judge import as_json, definition, judge
@@ -24,9 +28,8 @@ def export_restorer(
     `command`: what made it, for the card. Returns the .onnx file. Raises SemcallError when a clip cannot be read.
     """
     net = fit.averaged()
-    assert isinstance(net, FastRestorer)
     net = net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    path = write(net, recipe.name, folder, {})
+    path = _write(net, recipe.name, folder, {})
     results = judge(path, permissive_clips(data, "val"), data, folder / "judged", encode)
     train = permissive_clips(data, "train")[: recipe.clips or None]
     card = {
@@ -41,4 +44,12 @@ def export_restorer(
         "command": command,
         "metrics": {"definition": definition(data), "results": as_json(results)},
     }
-    return write(net, recipe.name, folder, card)
+    return _write(net, recipe.name, folder, card)
+
+
+def _write(net: nn.Module, name: str, folder: Path, facts: dict[str, Any]) -> Path:
+    """By the network's own exporter: one writes an 8-bit graph itself, the other traces any RGB network."""
+    if isinstance(net, PlanesContract):
+        return write_rgb(net.net, name, folder, facts).path
+    assert isinstance(net, FastRestorer)
+    return write(net, name, folder, facts)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.progress import track
 
 from models.evaluation.study.coding import Encode, code, stats_path
-from models.evaluation.study.measure import JUDGED, WINDOW, measure
+from models.evaluation.study.measure import JUDGED, WINDOW, decoded, judged, measure
 from models.evaluation.study.metrics import open_metrics
 from models.evaluation.study.pictures import draw_sheet
 from models.evaluation.study.protocol import target_kbps
 from models.training.manifest import TrainingClip
+from models.training.restoration.effects import FINE_QP, side_effects
 from shared.clips import Clip
+from shared.lines import read_lines
+from shared.picture import I420
+from shared.restorer import Restorer
 
 CODINGS = ((400, 15), (400, 0), (200, 15))
 """kbit/s at 1280x720 (scaled to a clip's pixels) and percent of the bits for the face; the first is drawn."""
@@ -34,6 +40,8 @@ class Judged:
     share: int
     face: dict[str, list[float | None]]
     frame: dict[str, list[float | None]]
+    effects: dict[str, float | list[float] | None]
+    """See `side_effects`."""
 
 
 def definition(data: Path) -> str:
@@ -44,7 +52,10 @@ def definition(data: Path) -> str:
         f"[decoded, restored], means over up to {JUDGED} pictures of the first {SECONDS:g} s, coded by semcall's "
         f"encoder at `kbps` (for 1280x720, scaled to a clip's pixels) in exact mode with `share` percent of the bits "
         f"for the face. {named}. distance: of {WINDOW}x{WINDOW} samples. Lower is better for flicker, brisque and "
-        f"distance, higher for the others. docs/metrics.md defines them."
+        f"distance, higher for the others. docs/metrics.md defines them. effects: colour_shift, largest mean change "
+        f"of a chroma plane (code values); fine_psnr, restored to decoded luma where the quantiser is at most "
+        f"{FINE_QP} (dB); mesh_2, mesh_4, how far a period of 2 or 4 samples stands out of the spectrum of the "
+        f"original, the decoded and the restored picture (1: not at all)."
     )
 
 
@@ -61,30 +72,40 @@ def judge(
     Coded files are kept in `folder`, for the next to be judged, and a sheet of every clip is drawn there. Raises
     SemcallError for what cannot be read.
     """
-    metrics = open_metrics(data)
+    metrics, restorer = open_metrics(data), Restorer(model)
     found = []
     pieces = [(clip, kbps, share) for clip in clips for kbps, share in codings]
     for clip, kbps, share in track(pieces, description=f"judging {model.stem}"):
         coded = _coded(clip, kbps, share, folder, encode)
         figures = measure(clip.path, coded, metrics, {_DECODED: None, model.stem: model})
         sides = (figures[_DECODED], figures[model.stem])
-        found.append(Judged(clip.name, kbps, share, *(_paired(sides, part) for part in ("face", "frame"))))
+        face, frame = (_paired(sides, part) for part in ("face", "frame"))
+        effects = side_effects(_pictures(clip, coded), restorer.restore)
+        found.append(Judged(clip.name, kbps, share, face, frame, effects))
         if (kbps, share) == codings[0]:
             plain = _coded(clip, kbps, 0, folder, encode)
             draw_sheet(clip.path, plain, coded, model, data, folder / f"{model.stem}-{clip.name}.jpg")
     return found
 
 
-def change(judged: Sequence[Judged], part: str, metric: str) -> float:
+def change(results: Sequence[Judged], part: str, metric: str) -> float:
     """Mean change of a metric by restoration over what has it, relative to the decoded picture's; NaN for none."""
-    pairs = [getattr(one, part).get(metric, [None, None]) for one in judged]
+    pairs = [getattr(one, part).get(metric, [None, None]) for one in results]
     known = [restored / decoded - 1 for decoded, restored in pairs if decoded and restored is not None]
     return sum(known) / len(known) if known else math.nan
 
 
-def as_json(judged: Sequence[Judged]) -> list[dict[str, Any]]:
+def as_json(results: Sequence[Judged]) -> list[dict[str, Any]]:
     """For a card."""
-    return [asdict(one) for one in judged]
+    return [asdict(one) for one in results]
+
+
+def _pictures(clip: TrainingClip, coded: Path) -> Iterator[tuple[I420, NDArray[np.uint8], I420]]:
+    """Judged pictures as decoded, their quantisers, and the originals."""
+    wanted = frozenset(judged(len(read_lines(stats_path(coded)))))
+    originals = dict(Clip(clip.path).pictures(set(wanted)))
+    for number, (i420, qp) in decoded(coded, wanted).items():
+        yield i420, qp, originals[number]
 
 
 def _coded(clip: TrainingClip, kbps: int, share: int, folder: Path, encode: Encode) -> Path:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from models.networks.features import FeatureNet, rgb
-from models.networks.restorer import FastRestorer
 from models.training.losses import calm_weight, charbonnier, low_pass, temporal
 from models.training.restoration.adversary import Adversary
 from models.training.restoration.batches import Crops
+from models.training.restoration.networks import Residual
 
 PIXEL_KNEE, FEATURE_KNEE = 3.0, 0.5
 """Code values below which the pixel loss is quadratic, in the round of pixels and in those after.
@@ -78,10 +78,12 @@ class Objective:
             self._adversary[1].load_state_dict(state["adversary"])
 
     def __call__(self, net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-        """A scalar whose gradient is the sum of the pulls; its value is the pixel loss."""
-        assert isinstance(net, FastRestorer)
+        """A scalar whose gradient is the sum of the pulls; its value is the pixel loss.
+
+        `net`: a Residual, bare or as Fabric wraps it; `batch`: the fields of Crops, on its device.
+        """
         crops = Crops(*batch)
-        luma, chroma = net.residual(crops.y, crops.uv, crops.qp)
+        luma, chroma = cast(Residual, net).residual(crops.y, crops.uv, crops.qp)
         y, uv = crops.y + luma, crops.uv + chroma
         leaves = [y.detach().requires_grad_(True), uv.detach().requires_grad_(True)]
         pixel = self._pixels(leaves, crops)

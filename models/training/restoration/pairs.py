@@ -20,6 +20,7 @@ import av
 import numpy as np
 from av.codec.context import Flags
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from models.evaluation.study.coding import read_masks, stats_path
@@ -33,7 +34,7 @@ from shared.picture import I420, i420_from_frame, planes, size_of
 from shared.quantisers import SIDE_DATA, quantiser_map
 
 CROP = 128
-"""Samples of a crop across and down, on the macroblock grid."""
+"""Samples of a crop across and down where nothing else is asked for, on the macroblock grid."""
 _PICTURES = 7  # of each coding, and as many again right after
 _PER_CROP = 60_000  # samples of a picture
 _MOST_CROPS = 8
@@ -69,10 +70,10 @@ class EncodeClip(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Aligned crops of two successive pictures, n of them, in I420.
+    """Aligned crops of two successive pictures, n of them, in I420, S samples of luma across and down.
 
-    `coded`, `original`: uint8 [n, 2, 192, 128]; `qp`: uint8 [n, 2, 8, 8], luma quantisers; `face`: bool [n, 8, 8],
-    the sender's mask of the first picture; `concealed`: bool [n], a loss shows; `clip`: names.
+    `coded`, `original`: uint8 [n, 2, 3 S / 2, S]; `qp`: uint8 [n, 2, S / 16, S / 16], luma quantisers; `face`: bool
+    [n, S / 16, S / 16], the sender's mask of the first picture; `concealed`: bool [n], a loss shows; `clip`: names.
     """
 
     coded: NDArray[np.uint8]
@@ -82,6 +83,11 @@ class Pairs:
     concealed: NDArray[np.bool_]
     clip: list[str]
 
+    @property
+    def size(self) -> int:
+        """S."""
+        return int(self.coded.shape[3])
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -89,20 +95,29 @@ class _Job:
     file: Path
     codings: int
     seconds: float
+    crop: int
 
 
 def prepare(
-    clips: list[TrainingClip], folder: Path, encode: EncodeClip, codings: int, seconds: float, workers: int = 1
+    clips: list[TrainingClip],
+    folder: Path,
+    encode: EncodeClip,
+    codings: int,
+    seconds: float,
+    workers: int = 1,
+    crop: int = CROP,
+    console: Console | None = None,
 ) -> list[Path]:
     """One .npz of crops per clip in `folder`, in `workers` processes; clips already there are kept.
 
-    Returns the files, sorted. Raises SemcallError for a clip that cannot be read or coded.
+    `crop`: their samples across and down, a multiple of 16. Returns the files, sorted. Raises SemcallError for a clip
+    that cannot be read or coded, or is smaller than a crop.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [_Job(clip, folder / f"{clip.name}.npz", codings, seconds) for clip in clips]
+    jobs = [_Job(clip, folder / f"{clip.name}.npz", codings, seconds, crop) for clip in clips]
     missing = [job for job in jobs if not job.file.exists()]
     columns = (TextColumn("pairs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task("pairs", total=len(jobs), completed=len(jobs) - len(missing))
 
         def done(_index: int, result: Failure | None) -> None:
@@ -114,8 +129,11 @@ def prepare(
     return sorted(job.file for job in jobs)
 
 
-def load(files: list[Path]) -> Pairs:
-    """All crops of `prepare`'s files in memory, about 100 kB each. Raises SemcallError for a damaged file."""
+def load(files: list[Path], crop: int = CROP) -> Pairs:
+    """All crops of `prepare`'s files in memory, about 100 kB each (of 128 samples; 400 kB of 256).
+
+    Raises SemcallError for a damaged file and for crops of another size than `crop`.
+    """
     parts: dict[str, list[NDArray[np.uint8]]] = {"coded": [], "original": [], "qp": [], "face": [], "concealed": []}
     names: list[str] = []
     for file in files:
@@ -125,6 +143,8 @@ def load(files: list[Path]) -> Pairs:
                     arrays.append(content[name])
         except (OSError, ValueError, KeyError, BadZipFile, zlib.error) as error:
             raise SemcallError(f"The training pairs {file} cannot be read ({error}); delete them.") from error
+        if (found := parts["coded"][-1].shape[3]) != crop:
+            raise SemcallError(f"{file} holds crops of {found} samples, not {crop}: use another output directory.")
         names += [file.stem] * len(parts["qp"][-1])
     whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     return Pairs(
@@ -156,7 +176,8 @@ def _coding(job: _Job, encode: EncodeClip, chance: np.random.Generator) -> Itera
     """Crops of one coding of a clip, at a rate and share as calls have them."""
     width, height = Clip(job.clip.path).size
     # Most clips are soft and already compressed once; made smaller they are as sharp as a camera's picture.
-    shrink = max(float(chance.choice([1.0, 0.75, 0.5])), min(1.0, _LEAST_SIDE / min(width, height)))
+    least = max(_LEAST_SIDE, job.crop + MACROBLOCK)
+    shrink = max(float(chance.choice([1.0, 0.75, 0.5])), min(1.0, least / min(width, height)))
     size = fitted((width, height), (round(max(width, height) * shrink), round(min(width, height) * shrink)))
     kbps = target_kbps(float(np.exp(chance.uniform(np.log(200), np.log(800)))), size)
     share = float(chance.choice([0, 0.1, 0.15, 0.15, 0.2, 0.25, 0.3, 0.45]))
@@ -177,7 +198,7 @@ def _coding(job: _Job, encode: EncodeClip, chance: np.random.Generator) -> Itera
     for number in numbers:
         if all(n in coded and n in original for n in (number, number + 1)):
             concealed = np.bool_(lost is not None and number >= lost)
-            yield from _crops(coded, original, number, masks[number], concealed, chance)
+            yield from _crops(coded, original, number, masks[number], concealed, chance, job.crop)
 
 
 def _chosen(count: int, lost: int | None, chance: np.random.Generator) -> list[int]:
@@ -219,10 +240,11 @@ def _crops(
     face: Mask,
     concealed: np.bool_,
     chance: np.random.Generator,
+    crop: int,
 ) -> Iterator[_Crop]:
     """Crops on the macroblock grid of a picture and the next, most of them on the face."""
     width, height = size_of(original[number])
-    edge = CROP // MACROBLOCK
+    edge = crop // MACROBLOCK
     last_row, last_column = height // MACROBLOCK - edge, width // MACROBLOCK - edge
     if min(last_row, last_column) < 0:
         return
@@ -236,17 +258,17 @@ def _crops(
         area = slice(row, row + edge), slice(column, column + edge)
         pair = (number, number + 1)
         yield (
-            np.stack([_cut(coded[n][0], row, column) for n in pair]),
-            np.stack([_cut(original[n], row, column) for n in pair]),
+            np.stack([_cut(coded[n][0], row, column, crop) for n in pair]),
+            np.stack([_cut(original[n], row, column, crop) for n in pair]),
             np.stack([coded[n][1][area] for n in pair]),
             face[area],
             concealed,
         )
 
 
-def _cut(i420: I420, row: int, column: int) -> I420:
-    """A CROP x CROP piece at a macroblock, as I420."""
-    top, left, half = row * MACROBLOCK, column * MACROBLOCK, CROP // 2
+def _cut(i420: I420, row: int, column: int, size: int) -> I420:
+    """A piece of `size` x `size` samples at a macroblock, as I420."""
+    top, left, half = row * MACROBLOCK, column * MACROBLOCK, size // 2
     luma, chroma = planes(i420)
     small = chroma[:, top // 2 : top // 2 + half, left // 2 : left // 2 + half]
-    return np.concatenate([luma[top : top + CROP, left : left + CROP], small.reshape(-1, CROP)])
+    return np.concatenate([luma[top : top + size, left : left + size], small.reshape(-1, size)])

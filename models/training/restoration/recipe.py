@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RestorerRecipe:
-    """`channels`, `depth`, `chroma`, `quantisers`: of the network (FastRestorer).
+    """`network`: "fast" (FastRestorer, of `channels`, `depth`, `chroma`, `quantisers`) or "paper" (PaperGenerator, of
+    `channels` and `blocks`).
 
     Rounds follow each other, each from the averaged weights of the one before, a round of 0 steps is left out:
     `pixel_steps` learn from pixels alone, which is several times as fast, and features alone hardly move a fresh
@@ -18,20 +19,30 @@ class RestorerRecipe:
     next picture must be the original's); `background` and `face` (the paper's semantic pair, eq. 3-6, on feature maps
     masked by the sender's own mask); `adversarial` (eq. 1-2).
 
-    `batch`: pairs of successive crops of `crop` samples across and down; `ema`: decay of the averaged weights that
-    are kept; `threads`: of PyTorch; `workers`: processes that make batches; `clips`: use only so many (0: all);
-    `codings`: of each clip, `seconds` of it; `checkpoint_every`, `pictures_every`: steps between them.
+    The paper's schedule: `epochs` (0: `adversarial_steps` counts) is the length of the adversarial round in passes
+    over all crops; `halve_epochs` (0: a rise and a cosine): rates are halved after so many, in every round;
+    `momentum` (0: AdamW as it is): the first beta of a plain Adam.
+
+    `batch`: pairs of successive crops of `crop` samples across and down, cut out of stored ones of `stored`, both
+    multiples of 16; `ema`: decay of the averaged weights that are kept; `bf16`: in bfloat16 where that is safe;
+    `threads`: of PyTorch; `workers`: processes that make batches; `clips`: use only so many (0: all); `codings`: of
+    each clip, `seconds` of it; `checkpoint_every`, `pictures_every`: steps between them.
     """
 
     name: str = "fast"
     seed: int = 1
+    network: str = "fast"
     channels: int = 32
     depth: int = 4
+    blocks: int = 15
     chroma: bool = True
     quantisers: bool = True
     pixel_steps: int = 10000
     feature_steps: int = 20000
     adversarial_steps: int = 0
+    epochs: int = 0
+    halve_epochs: int = 0
+    momentum: float = 0.0
     rate: float = 1.5e-3
     feature_rate: float = 1e-3
     adversarial_rate: float = 3e-4
@@ -42,7 +53,9 @@ class RestorerRecipe:
     adversarial: float = 0.1
     batch: int = 8
     crop: int = 96
+    stored: int = 128
     ema: float = 0.998
+    bf16: bool = False
     threads: int = 1
     workers: int = 0
     clips: int = 0

@@ -9,68 +9,93 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
 from models.networks.backbones import choose
 from models.networks.features import SQUEEZENET, SqueezeNet
-from models.networks.quantised import QuantConv
-from models.networks.restorer import FastRestorer
-from models.training.fit import Fit
+from models.training.fit import Fit, launched
 from models.training.losses import background_loss, face_loss
 from models.training.manifest import permissive_clips
 from models.training.recipe import read_recipe
 from models.training.restoration.adversary import Adversary
 from models.training.restoration.batches import Batches
 from models.training.restoration.export import export_restorer
+from models.training.restoration.networks import discriminator, network
 from models.training.restoration.objective import Objective, Part
 from models.training.restoration.pairs import EncodeClip, load, prepare
 from models.training.restoration.recipe import RestorerRecipe
+from models.training.restoration.sheets import Sheet
+from models.training.restoration.units import check_units
 from shared.errors import SemcallError
+from shared.grid import MACROBLOCK
 
 
-def network(recipe: RestorerRecipe) -> FastRestorer:
-    """The network of a recipe, freshly initialised from the current random state."""
-    return FastRestorer(recipe.channels, recipe.depth, recipe.chroma, recipe.quantisers)
+def rounds(
+    recipe: RestorerRecipe, data: Path, out: Path, encode: EncodeClip, console: Console, fabric: Fabric | None = None
+) -> Iterator[Fit]:
+    """The rounds of a training that have steps, one after the other, with all that comes before done.
 
-
-def rounds(recipe: RestorerRecipe, data: Path, out: Path, encode: EncodeClip, console: Console) -> Iterator[Fit]:
-    """The rounds of a training that have steps, one after the other, with all that comes before done."""
+    `fabric`: where it runs, None: wherever `launched` finds. Raises SemcallError for crops of an impossible size.
+    """
+    if recipe.stored % MACROBLOCK or recipe.crop % MACROBLOCK or recipe.crop > recipe.stored:
+        raise SemcallError(
+            f"crop = {recipe.crop}, stored = {recipe.stored}: both must be multiples of 16, crop the smaller one."
+        )
+    fabric = fabric or launched(recipe.bf16)
     torch.set_num_threads(recipe.threads)
     clips = permissive_clips(data, "train")[: recipe.clips or None]
-    files = prepare(clips, out / "pairs", encode, recipe.codings, recipe.seconds, os.cpu_count() or 1)
-    pairs = load(files)
+    with fabric.rank_zero_first():  # the others find them there
+        files = prepare(
+            clips, out / "pairs", encode, recipe.codings, recipe.seconds, os.cpu_count() or 1, recipe.stored, console
+        )
+    pairs = load(files, recipe.stored)
     torch.manual_seed(recipe.seed)
-    net: nn.Module = network(recipe)
-    about: dict[str, Any] = {"kind": "fast"} | {name: getattr(recipe, name) for name in _BINDING}
+    net = network(recipe)
+    sheet = Sheet(pairs, recipe.seed + _SHEET)
+    epoch = max(1, len(pairs.clip) // (recipe.batch * fabric.world_size))
+    halve = (recipe.halve_epochs * epoch,) * 2 if recipe.halve_epochs else None
+    about = _binding(recipe)
     for number, (name, steps, rate) in enumerate(
         (
             ("pixels", recipe.pixel_steps, recipe.rate),
             ("features", recipe.feature_steps, recipe.feature_rate),
-            ("adversarial", recipe.adversarial_steps, recipe.adversarial_rate),
+            ("adversarial", recipe.epochs * epoch or recipe.adversarial_steps, recipe.adversarial_rate),
         )
     ):
         if not steps:
             continue
-        objective = _objective(name, recipe, data, console)
+        objective = _objective(name, recipe, data, console, fabric, halve)
         about |= {f"{name}_steps": steps, f"{name}_rate": rate}
         batches = Batches(pairs, recipe.seed + number, recipe.batch, recipe.crop)
 
         def check(seen: nn.Module, step: int, batches: Batches = batches, objective: Objective = objective) -> None:
-            check_units(seen, batches.at(step), console)
+            check_units(seen, fabric.to_device(batches.at(step)), console)
             if objective.seen.get("discriminator", 1.0) < _WON:
                 console.print("The discriminator wins: lower `adversarial` or its rounds' rate.")
+
+        def show(averaged: nn.Module, step: int, name: str = name) -> None:
+            sheet.draw(averaged, out / f"{name}-{step:06}.png")
 
         fit = Fit(
             name, net, out, dict(about), batches.at, objective, steps=steps, rate=rate, ema=recipe.ema,
             workers=recipe.workers, checkpoint_every=recipe.checkpoint_every, watched=objective, clip=None,
-            check=check,
+            check=check, show=show, show_every=recipe.pictures_every, halve=halve, momentum=recipe.momentum or None,
+            fabric=fabric,
         )  # fmt: skip
         yield fit
         net = fit.averaged()
 
 
-def _objective(name: str, recipe: RestorerRecipe, data: Path, console: Console) -> Objective:
+def _objective(
+    name: str,
+    recipe: RestorerRecipe,
+    data: Path,
+    console: Console,
+    fabric: Fabric,
+    halve: tuple[int, int] | None,
+) -> Objective:
     """What a round asks of the network. Raises SemcallError for feature networks that are not there."""
     if name == "pixels":
         return Objective(None, 1.0, recipe.steady)
@@ -78,46 +103,45 @@ def _objective(name: str, recipe: RestorerRecipe, data: Path, console: Console) 
     parts: dict[str, tuple[float, Part]] = {}
     if recipe.background:
         scenery, called = choose("vgg19", weights)
+        scenery.to(fabric.device)
         console.print(f"Background features: {called}.")
         parts["background"] = recipe.background, lambda s: background_loss(scenery, s.restored, s.original, s.face)
     if recipe.face:
         recogniser, called = choose("vggface", weights)
+        recogniser.to(fabric.device)
         console.print(f"Face features: {called}.")
         parts["face"] = recipe.face, lambda s: face_loss(recogniser, s.restored, s.original, s.face)
-    adversary = (recipe.adversarial, Adversary()) if name == "adversarial" else None
-    return Objective(SqueezeNet(weights / SQUEEZENET), recipe.pixel, recipe.steady, parts, adversary)
+    adversary = None
+    if name == "adversarial":
+        judge = discriminator(recipe)
+        if recipe.momentum:  # the paper's: one optimiser like the other
+            rival = Adversary(recipe.adversarial_rate, judge, momentum=recipe.momentum, halve=halve, fabric=fabric)
+        else:
+            rival = Adversary(net=judge, halve=halve, fabric=fabric)
+        adversary = recipe.adversarial, rival
+    eye = SqueezeNet(weights / SQUEEZENET).to(fabric.device)
+    return Objective(eye, recipe.pixel, recipe.steady, parts, adversary)
 
 
-_BINDING = ("name", "seed", "channels", "depth", "chroma", "quantisers", "pixel", "steady", "background", "face",
-            "batch", "crop", "ema", "clips", "codings", "seconds")  # fmt: skip
+_BINDING = ("name", "seed", "channels", "pixel", "steady", "background", "face", "batch", "crop", "ema", "clips",
+            "codings", "seconds")  # fmt: skip
 """What a run may not change and go on."""
+_OF_NETWORK = {"fast": ("depth", "chroma", "quantisers"), "paper": ("blocks",)}
+_LATER = ("stored", "halve_epochs", "momentum", "adversarial")
+"""The same, of entries that earlier checkpoints lack: they bind where they are not what they were then."""
+_SHEET = 1000  # other crops than those of any round's first steps
 _WON = 0.1  # of a discriminator's loss, ln 2 where it cannot tell
 
 
-def check_units(net: nn.Module, batch: tuple[Tensor, ...], console: Console) -> None:
-    """Say how many channels still vary; raises SemcallError where a layer has none left.
-
-    Layers that see luma, that is: chroma and quantisers may well be the same all over a batch.
-    """
-    live: dict[str, float] = {}
-    hooks = []
-    for name, module in net.named_modules():
-        if isinstance(module, QuantConv) and name.startswith(("entry", "body")):
-
-            def hook(_module: nn.Module, _inputs: Any, output: Tensor, name: str = name) -> None:
-                live[name] = float((output.std((0, 2, 3)) > 1e-3).float().mean())
-
-            hooks.append(module.register_forward_hook(hook))
-    y, uv, _, _, qp, _ = batch
-    assert isinstance(net, FastRestorer)
-    with torch.no_grad():
-        net.residual(y, uv, qp)
-    for handle in hooks:
-        handle.remove()
-    worst = min(live, key=lambda name: live[name])
-    console.print(f"live units: {live[worst]:.0%} in {worst}, the worst layer")
-    if live[worst] == 0:
-        raise SemcallError(f"Every unit of layer {worst} died; lower the rates in the recipe and start anew.")
+def _binding(recipe: RestorerRecipe) -> dict[str, Any]:
+    """What a checkpoint says of its recipe; `kind` tells the exporters apart."""
+    usual = RestorerRecipe()
+    names = (
+        *_BINDING,
+        *_OF_NETWORK[recipe.network],
+        *(name for name in _LATER if getattr(recipe, name) != getattr(usual, name)),
+    )
+    return {"kind": recipe.network} | {name: getattr(recipe, name) for name in names}
 
 
 def train_restorer(
@@ -126,23 +150,29 @@ def train_restorer(
     """Train what `config` describes on the permissive clips of `data`; returns the .onnx file in `out`.
 
     `encode`: the sender's encoder. `minutes`: stop cleanly after so many of training (what comes before is not
-    counted); the same command then goes on from the checkpoint, and nothing is exported yet (None). Raises
-    SemcallError for missing or unreadable data, recipes and checkpoints.
+    counted); the same command then goes on from the checkpoint, and nothing is exported yet (None). Under torchrun
+    every process calls this alike, with an `out` that all of them see; the first one exports; a run goes
+    on in as many processes as it began with. Raises SemcallError for missing or unreadable data, recipes and
+    checkpoints.
     """
     recipe = read_recipe(config, RestorerRecipe)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SemcallError(f"Cannot write to {out} ({error.strerror or error}); choose another --out.") from error
-    console = Console()
+    fabric = launched(recipe.bf16)
+    console = Console(quiet=not fabric.is_global_zero)
     end = None if minutes is None else time.monotonic() + 60 * minutes
     last = None
-    for last in rounds(recipe, data, out, encode, console):
+    for last in rounds(recipe, data, out, encode, console, fabric):
         if not last.run(console, end and max(0.0, (end - time.monotonic()) / 60)):
             console.print(f"Stopped at step {last.step} of the {last.name}; the same command goes on.")
             return None
     if last is None:
         raise SemcallError(f"The training recipe {config} has no steps: set pixel_steps.")
-    return export_restorer(
-        last, recipe, data, out, encode, f"semcall train restorer {config} --data {data} --out {out}"
-    )
+    command = f"semcall train restorer {config} --data {data} --out {out}"
+    path = out / f"{recipe.name}.onnx"
+    if fabric.is_global_zero:
+        path = export_restorer(last, recipe, data, out, encode, command)
+    fabric.barrier()
+    return path

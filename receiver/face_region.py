@@ -1,0 +1,55 @@
+"""Restoring the face alone: where it is, by the quantisers, and how its part of a picture is restored."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.grid import MACROBLOCK
+from shared.picture import I420, planes
+from shared.restorer import Restore
+
+_FINER = 4  # steps of the quantiser below the picture's median that tell a face from the rest
+
+
+def face_region(qp: NDArray[np.uint8]) -> tuple[slice, slice] | None:
+    """Rows and columns of macroblocks around what was coded finely; None where nothing stands out.
+
+    `qp`: uint8 [rows, columns], luma quantisers. The largest connected part at least 4 below the median, and one
+    macroblock around it.
+    """
+    fine = (qp <= np.median(qp) - _FINER).astype(np.uint8)
+    if not fine.any():
+        return None
+    _, _, parts, _ = cv2.connectedComponentsWithStats(fine, connectivity=8)
+    left, top, width, height, _ = (int(number) for number in parts[1 + parts[1:, cv2.CC_STAT_AREA].argmax()])
+    return slice(max(top - 1, 0), top + height + 1), slice(max(left - 1, 0), left + width + 1)
+
+
+def restore_face(restore: Restore, i420: I420, qp: NDArray[np.uint8]) -> I420 | None:
+    """A copy of the picture with its face region restored by `restore`; None where it has none.
+
+    `i420`: uint8 [H * 3 / 2, W]; `qp`: uint8 [ceil(H/16), ceil(W/16)]. Raises SemcallError as `restore` does.
+    """
+    region = face_region(qp)
+    if region is None:
+        return None
+    luma = tuple(slice(part.start * MACROBLOCK, part.stop * MACROBLOCK) for part in region)
+    chroma = (slice(None), *(slice(part.start // 2, part.stop // 2) for part in luma))
+    whole = np.array(i420, order="C")
+    y, uv = planes(whole)
+    part = np.concatenate([y[luma].ravel(), uv[chroma].ravel()]).reshape(-1, y[luma].shape[1])
+    y[luma], uv[chroma] = planes(restore(part, qp[region]))
+    return whole
+
+
+def typical_quantisers(rows: int, columns: int) -> NDArray[np.uint8]:
+    """Luma quantisers, uint8 [rows, columns], as if a face filled the middle of the picture.
+
+    A picture of fewer than three rows or columns of macroblocks has no room for one.
+    """
+    qp = np.full((rows, columns), 36, np.uint8)
+    down, right = max(1, rows // 4), max(1, columns // 4)
+    qp[down : rows - down, right : columns - right] = 26
+    return qp
