@@ -106,7 +106,7 @@ def _tune_in(receiver: Receiver, viewer: WhepViewer, loop: LoopThread, say: Call
         if loop.call(viewer.begun(0.25)):  # not one endless wait: that would not hear Ctrl-C
             say(f"Connected to {viewer.url}.")
             if viewer.named:
-                say(f"The sender names ICE servers, which were asked too: {naked(viewer.named)}.")
+                say(f"The sender names ICE servers, used where --ice-server names none: {naked(viewer.named)}.")
             return
 
 

@@ -148,7 +148,7 @@ class _Call:
         assert client is not None
         await client.wait_for_endpoint(self._options.timeout, lambda: say(wanted))
         if client.ice_servers:
-            say(f"The receiver names ICE servers, which are asked too: {naked(client.ice_servers)}.")
+            say(f"The receiver names ICE servers, used where --ice-server names none: {naked(client.ice_servers)}.")
         peer = create_peer(self._options.ice_servers + client.ice_servers)
         prefer_h264(peer.addTransceiver("video", direction="sendonly"))
         self.attach(peer)

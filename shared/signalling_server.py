@@ -22,9 +22,9 @@ from shared.peer import close_peer, create_peer, prefer_h264, wait_state
 from shared.signalling_http import MAX_BODY, SDP, allow_any_origin, authorize, one_sentence, preflight, read_text
 from shared.signalling_links import format_link
 from shared.signalling_listen import bind_problem, reachable
+from shared.signalling_offer import CANDIDATE, UFRAG, Offer, check_offer, usable
 from shared.signalling_role import Role
 from shared.token import is_token
-from shared.whip_offer import CANDIDATE, UFRAG, Offer, check_offer, usable
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from aioice import stun
 from command import call
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -304,6 +305,33 @@ async def test_ice_servers_are_named_to_who_may_call_only():
             client = WhipClient(receiver.server.url, shown)
             await client.wait_for_endpoint(5)
             assert client.ice_servers == (("stun:192.0.2.1", turn) if shown == "s3cret" else ())
+
+
+async def test_the_ice_server_that_an_endpoint_names_is_asked():
+    asked = []
+
+    class Stun(asyncio.DatagramProtocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def datagram_received(self, data, address):
+            query = stun.parse_message(data)
+            asked.append(address)
+            reply = stun.Message(query.message_method, stun.Class.RESPONSE, query.transaction_id)
+            reply.attributes["XOR-MAPPED-ADDRESS"] = ("192.0.2.99", 1234)
+            self.transport.sendto(bytes(reply), address)
+
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Stun, local_addr=("0.0.0.0", 0))
+    named = f"stun:127.0.0.1:{transport.get_extra_info('sockname')[1]}"
+    async with playing(ice_servers=[named]) as sender:
+        sender.server._ice_servers = ()  # it names the server and does not ask it itself
+        audience = Audience(sender.server.url)
+        await audience.watch()
+        assert audience.viewer.named == (named,)
+        await audience.frame()
+        await audience.viewer.stop()
+    transport.close()
+    assert asked
 
 
 # The client against other servers

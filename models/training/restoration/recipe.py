@@ -16,8 +16,8 @@ class RestorerRecipe:
     `feature_rate`, `adversarial_rate`: their highest learning rates.
 
     What pulls at the restored picture, as parts of the feature gradient's norm: `pixel`; `steady` (the change to the
-    next picture must be the original's); `background` and `face` (the paper's semantic pair, eq. 3-6, on feature maps
-    masked by the sender's own mask); `adversarial` (eq. 1-2).
+    next picture must be the original's; of the rounds after the first); `background` and `face` (the paper's semantic
+    pair, eq. 3-6, on feature maps masked by the sender's own mask); `adversarial` (eq. 1-2).
 
     The paper's schedule: `epochs` (0: `adversarial_steps` counts) is the length of the adversarial round in passes
     over all crops; `halve_epochs` (0: a rise and a cosine): rates are halved after so many, in every round;

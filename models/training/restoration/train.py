@@ -98,7 +98,7 @@ def _objective(
 ) -> Objective:
     """What a round asks of the network. Raises SemcallError for feature networks that are not there."""
     if name == "pixels":
-        return Objective(None, 1.0, recipe.steady)
+        return Objective(None, 1.0, _PIXEL_STEADY)
     weights = data / "weights"
     parts: dict[str, tuple[float, Part]] = {}
     if recipe.background:
@@ -130,6 +130,7 @@ _OF_NETWORK = {"fast": ("depth", "chroma", "quantisers"), "paper": ("blocks",)}
 _LATER = ("stored", "halve_epochs", "momentum", "adversarial")
 """The same, of entries that earlier checkpoints lack: they bind where they are not what they were then."""
 _SHEET = 1000  # other crops than those of any round's first steps
+_PIXEL_STEADY = 0.2  # `steady` of the round of pixels: what flickers comes with the features
 _WON = 0.1  # of a discriminator's loss, ln 2 where it cannot tell
 
 
