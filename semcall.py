@@ -294,6 +294,7 @@ def send(
         timeout=_seconds("--timeout", timeout) or 0.0,
         seconds=_seconds("--seconds", seconds),
         ice_servers=_ice(ice_server),
+        look=to is None and place is None,
         listen=place,
         once=once,
         replace=replace,

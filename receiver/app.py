@@ -29,7 +29,7 @@ from receiver.terminal import TerminalView, display_problem
 from shared.mailbox import Latest
 from shared.peer import LoopThread, video_transceiver
 from shared.signalling_links import naked
-from shared.signalling_listen import server_tls
+from shared.signalling_listen import is_loopback, server_tls
 from shared.signals import handling
 from shared.stats import Stats
 from shared.whep_client import WhepViewer
@@ -86,6 +86,8 @@ def receive(options: ReceiveOptions, say: Callable[[str], None], ready: Callable
         else:
             loop.call(receiver.server.start(options.host, options.port))
             ready(receiver.server.url)
+            if not is_loopback(options.host):
+                _announce(receiver.server.url, loop, stack)
         receiver.restore.start()
         stack.callback(receiver.restore.close)
         if headless:
@@ -96,6 +98,20 @@ def receive(options: ReceiveOptions, say: Callable[[str], None], ready: Callable
         say(receiver.server.end)
     for sentence in receiver.losses():
         say(sentence)
+
+
+def _announce(url: str, loop: LoopThread, stack: contextlib.ExitStack) -> None:
+    """Tell the local network of the receiver until `stack` is left."""
+    from shared.signalling_discovery import Announcement  # only where other machines can call
+
+    announcement = Announcement(url)
+    loop.call(announcement.start())
+
+    def stop() -> None:
+        with contextlib.suppress(TimeoutError):  # the process ends anyway
+            loop.call(announcement.stop(), timeout=2)
+
+    stack.callback(stop)
 
 
 def _tune_in(receiver: Receiver, viewer: WhepViewer, loop: LoopThread, say: Callable[[str], None]) -> None:

@@ -57,9 +57,9 @@ log = logging.getLogger(__name__)
 class SendOptions:
     """What `semcall send` was asked for. `timeout`: seconds to wait for a receiver; `seconds`: length of the call.
 
-    `listen`: host and port to wait for viewers at, instead of calling `to`; `token` is then what they must show. Only
-    for that: `once`: end with the first viewer; `replace`: a new viewer takes the place of the old; `cert`, `key`:
-    PEM files for https.
+    `look`: where nobody answers at `to`, take the only receiver of the local network. `listen`: host and port to wait
+    for viewers at, instead of calling `to`; `token` is then what they must show. Only for that: `once`: end with the
+    first viewer; `replace`: a new viewer takes the place of the old; `cert`, `key`: PEM files for https.
     """
 
     to: str = "http://127.0.0.1:8787/whip"
@@ -70,6 +70,7 @@ class SendOptions:
     timeout: float = 60.0
     seconds: float | None = None
     ice_servers: tuple[str, ...] = ()
+    look: bool = False
     listen: tuple[str, int] | None = None
     once: bool = False
     replace: bool = False
@@ -106,8 +107,8 @@ def send(
                 return
             call = _Call(options, client, source, parser, loop)
             try:
-                loop.call(call.connect(say))
-                say(f"Connected to {options.to}: sending {source.size[0]}x{source.size[1]} at {source.fps:.3g} fps.")
+                name = loop.call(call.connect(say))
+                say(f"Connected to {name}: sending {source.size[0]}x{source.size[1]} at {source.fps:.3g} fps.")
                 call.run(say, status)
                 say(call.end)
             finally:
@@ -141,11 +142,15 @@ class _Call:
         self.end = "The call has ended."
         """One sentence on why."""
 
-    async def connect(self, say: Callable[[str], None]) -> None:
-        """Wait for the receiver, agree on H.264 with it and bring the media path up."""
-        wanted = f"Waiting for a receiver at {self._options.to} (start `semcall receive` there)."
+    async def connect(self, say: Callable[[str], None]) -> str:
+        """Wait for the receiver, agree on H.264 with it and bring the media path up. Returns its address."""
+        assert self._client is not None
+        if self._options.look:
+            from shared.signalling_discovery import look_around  # only where it is needed
+
+            self._client = await look_around(self._client, self._options.token, say)
         client = self._client
-        assert client is not None
+        wanted = f"Waiting for a receiver at {client.name} (start `semcall receive` there)."
         await client.wait_for_endpoint(self._options.timeout, lambda: say(wanted))
         if client.ice_servers:
             say(f"The receiver names ICE servers, used where --ice-server names none: {naked(client.ice_servers)}.")
@@ -155,6 +160,7 @@ class _Call:
         await client.publish(peer)
         await wait_connected(peer, _MEDIA_TIMEOUT)
         self.listen()
+        return client.name
 
     def attach(self, peer: RTCPeerConnection) -> None:
         """Send on the video of `peer`, whose offer or answer is yet to be made, and follow its state."""

@@ -43,7 +43,8 @@ class CallClient:
                 f"The token has spaces or unusual characters: paste it exactly as the {self.role.server} shows it."
             )
         self._token = token
-        self._name = str(self._url.with_user(None))
+        self.name = str(self._url.with_user(None))
+        """The address, without what only the endpoint should read of it."""
         self._http = Exchange(self._url, token, self.role.protocol)
         self._posting: asyncio.Task[Reply] | None = None
         self.location: URL | None = None
@@ -101,9 +102,7 @@ class CallClient:
             try:
                 await peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
             except Exception as error:  # aiortc raises whatever it runs into; all of it comes from the answer
-                raise SemcallError(
-                    f"{self._name} answered with a session description of no use ({error})."
-                ) from error
+                raise SemcallError(f"{self.name} answered with a session description of no use ({error}).") from error
         except Exception:
             await self.close()
             raise
@@ -132,7 +131,7 @@ class CallClient:
 
     @property
     def _nobody(self) -> str:
-        return f"No {self.role.server} answers at {self._name}"
+        return f"No {self.role.server} answers at {self.name}"
 
     @property
     def _start_it(self) -> str:
@@ -142,20 +141,20 @@ class CallClient:
         status, told = reply.status, reply.sentence
         if status in (401, 403):
             if self._token is None:
-                return f"{self._name} wants a token{told}: give the one it shows with --token."
-            return f"{self._name} does not accept this token{told}: paste the one it shows after --token."
+                return f"{self.name} wants a token{told}: give the one it shows with --token."
+            return f"{self.name} does not accept this token{told}: paste the one it shows after --token."
         if status == 503:
-            return f"{self._name} is busy with another call{told}: try again when that has ended."
+            return f"{self.name} is busy with another call{told}: try again when that has ended."
         if status == 406 and reply.media_type == SDP:
-            return f"{self._name} wants to make the offer itself (HTTP 406), which semcall cannot answer."
+            return f"{self.name} wants to make the offer itself (HTTP 406), which semcall cannot answer."
         if status in (400, 406, 409, 413, 415, 422):
-            return f"{self._name} refuses the call{told}: {self.role.need}."
+            return f"{self.name} refuses the call{told}: {self.role.need}."
         if status in (408, 429, 500, 502, 504):
-            return f"{self._name} cannot take the call now (HTTP {status}){told}: try again later."
+            return f"{self.name} cannot take the call now (HTTP {status}){told}: try again later."
         if status in (301, 302, 303):
-            return f"{self._name} has moved (HTTP {status}): call it at the address where it is now."
+            return f"{self.name} has moved (HTTP {status}): call it at the address where it is now."
         return (
-            f"{self._name} is not a {self.role.protocol} endpoint (HTTP {status}){told}: "
+            f"{self.name} is not a {self.role.protocol} endpoint (HTTP {status}){told}: "
             f"check the address; that of `{self.role.command}` ends in {self.role.path}."
         )
 
@@ -168,11 +167,11 @@ class CallClient:
             answer = SessionDescription.parse(text)
         except Exception as error:  # aiortc's parser raises whatever its code runs into
             raise SemcallError(
-                f"{self._name} is not a {self.role.protocol} endpoint: it answered without a session description."
+                f"{self.name} is not a {self.role.protocol} endpoint: it answered without a session description."
             ) from error
         for media in answer.media:
             codecs = {codec.mimeType.lower() for codec in media.rtp.codecs}
             agreed = media.port != 0 and media.direction in (None, self.role.direction, "sendrecv")
             if media.kind == "video" and "video/h264" in codecs and agreed:
                 return text
-        raise SemcallError(f"{self._name} refuses H.264 video: use another {self.role.server}.")
+        raise SemcallError(f"{self.name} refuses H.264 video: use another {self.role.server}.")

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from aiortc import RTCPeerConnection
 
+from shared.errors import SemcallError
 from shared.peer import close_peer, create_peer, parse_ice_server, prefer_h264, wait_connected, wait_state
 from shared.signalling_client import CallClient
 from shared.signalling_role import WHEP
@@ -74,6 +75,8 @@ class WhepViewer:
         if self._beginning is None:
             return False
         done, _ = await asyncio.wait({self._beginning}, timeout=seconds)
+        if self._beginning.cancelled():
+            raise SemcallError(f"The call to {self.url} was given up before a media connection came about.")
         if done:
             self._beginning.result()
         return bool(done)

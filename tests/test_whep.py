@@ -38,9 +38,11 @@ from test_whip import (
     serving,
 )
 from yarl import URL
+from zeroconf.asyncio import AsyncServiceInfo
 
 from shared.errors import SemcallError
 from shared.peer import close_peer, create_peer, prefer_h264, video_transceiver, wait_state
+from shared.signalling_discovery import SERVICE, Announcement, Found, find_receivers, look_around, read_service
 from shared.signalling_http import MAX_BODY, SDP
 from shared.signalling_links import MAX_SERVERS, format_link, parse_links
 from shared.signalling_listen import parse_listen, server_tls
@@ -194,8 +196,29 @@ async def test_a_viewer_that_gives_up_while_it_waits():
     await audience.viewer.begin(audience.on_wait)
     assert not await audience.viewer.begun(0.1)
     await audience.viewer.stop()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(SemcallError, match="given up before"):
         await audience.viewer.begun(5)
+
+
+async def test_a_call_that_is_ended_while_it_connects():
+    """The receiver's watchdog may hang up before ICE gives up."""
+    asked = asyncio.Event()
+
+    async def never(request):
+        if request.method == "POST":
+            asked.set()
+            await asyncio.sleep(30)
+        return web.Response()
+
+    async with serving(never) as url:
+        audience = Audience(url)
+        await audience.viewer.begin(audience.on_wait)
+        await asked.wait()
+        await audience.viewer.end_call()
+        with pytest.raises(SemcallError, match="given up before") as error:
+            await audience.viewer.begun(5)
+        one_sentence(error)
+    assert audience.begins == audience.ends == 1
 
 
 async def test_a_new_viewer_replaces_the_old_where_asked():
@@ -488,6 +511,95 @@ def test_no_request_breaks_the_endpoint(method, at_session, token, kind, tag, or
                 assert receiver.server.busy
 
     asyncio.run(run())
+
+
+# Receivers on the local network
+
+
+async def test_a_receiver_is_found_until_it_says_goodbye():
+    loopback = ["127.0.0.1"]
+    announcement = Announcement("https://127.0.0.1:4321/whip", name="lab.table 7\n", interfaces=loopback)
+    await announcement.start()
+    try:
+        ours = Found("lab-table 7-", "https://127.0.0.1:4321/whip")
+        for _ in range(10):
+            if ours in (found := await find_receivers(1.0, loopback)):
+                break
+        else:
+            pytest.skip(f"no multicast on this machine's loopback: only {found} found")
+    finally:
+        await announcement.stop()
+    assert ours not in await find_receivers(0.5, loopback)
+    await announcement.stop()
+
+
+@pytest.mark.parametrize(
+    ("found", "token", "told", "called"),
+    [
+        (0, "s3cret", [], "local"),
+        (1, None, ["Call one with --to"], "local"),
+        (1, "s3cret", ["Calling lab0 at http://192.0.2.10:8787/whip"], "http://192.0.2.10:8787/whip"),
+        (2, "s3cret", ["lab0 at", "lab1 at", "choose one with --to"], None),
+    ],
+)
+async def test_a_sender_takes_the_only_receiver_of_the_network(found, token, told, called, monkeypatch):
+    async def find():
+        return [Found(f"lab{index}", f"http://192.0.2.1{index}:8787/whip") for index in range(found)]
+
+    monkeypatch.setattr("shared.signalling_discovery.find_receivers", find)
+    client, said = WhipClient(f"http://127.0.0.1:{free_port()}/whip", token), []
+    try:
+        chosen = (await look_around(client, token, said.append)).name
+    except SemcallError as error:
+        chosen = None
+        said.append(str(error))
+    assert chosen == (client.name if called == "local" else called)
+    assert all(any(text in line for line in said) for text in told)
+
+
+async def test_a_receiver_on_this_machine_is_taken_without_a_look_around(monkeypatch):
+    monkeypatch.setattr("shared.signalling_discovery.find_receivers", lambda: pytest.fail("asked the network"))
+    async with receiving() as receiver:
+        client = WhipClient(receiver.server.url)
+        assert await look_around(client, None, pytest.fail) is client
+
+
+async def test_an_address_by_name_is_not_announced():
+    announcement = Announcement("http://localhost:4321/whip", interfaces=["127.0.0.1"])
+    await announcement.start()
+    await announcement._task
+    assert announcement._zeroconf is None
+    await announcement.stop()
+
+
+async def test_without_a_network_nobody_is_found_and_nothing_breaks():
+    nowhere = ["192.0.2.213"]
+    announcement = Announcement("http://127.0.0.1:4321/whip", interfaces=nowhere)
+    await announcement.start()
+    await announcement._task
+    await announcement.stop()
+    assert await find_receivers(0.1, nowhere) == []
+
+
+@given(
+    name=st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=12),
+    port=st.integers(0, 65535),
+    address=st.sampled_from(["192.0.2.1", "2001:db8::1", "fe80::1"]),
+    path=st.one_of(st.sampled_from(["/whip", "/", "//evil.example/x", "/a b", "/a?b", "/\x1b"]), st.text(max_size=9)),
+    scheme=st.sampled_from(["http", "https", "file", ""]),
+)
+def test_what_the_network_says_is_read_with_care(name, port, address, path, scheme):
+    properties = {"path": path.encode("utf-8", "replace"), "scheme": scheme}
+    info = AsyncServiceInfo(
+        SERVICE, f"x{name}.{SERVICE}", port=port, parsed_addresses=[address], properties=properties
+    )
+    found = read_service(info)
+    if found is not None:
+        assert found.name.isprintable()
+        assert URL(found.url).host == address
+        assert URL(found.url).scheme in ("http", "https")
+        assert found.url.isprintable()
+        WhipClient(found.url)
 
 
 # Tokens, addresses, certificates

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
-from models.registry import check_name, save_model
+from models.registry import check_name
 from models.training.calibration import gather
 from models.training.export_rgb import Exported, write_rgb
-from models.training.parity import Planes, check_parity, opened
 from shared.errors import SemcallError
 from shared.inference import first_line
 
@@ -115,18 +112,7 @@ def _fast(state: Mapping[str, Any], name: str, options: ExportOptions) -> Export
         net.load_state_dict(state["ema"])
     except Exception as error:  # torch raises many kinds
         raise _unfit(options.checkpoint, error) from error
-    # Its exporter writes where it is told, a file at a time: whole models go from there to where they are wanted.
-    with tempfile.TemporaryDirectory() as folder:
-        path = write(net.eval(), name, Path(folder), _facts(state, options))
-        content, card = path.read_bytes(), json.loads(path.with_suffix(".json").read_text())
-
-    def run(fed: Planes) -> list[NDArray[Any]]:
-        with torch.inference_mode():
-            restored = net(*(torch.from_numpy(fed[key]).float() for key in ("y", "uv", "qp")))
-        return [plane.numpy() for plane in restored]
-
-    parity = check_parity(run, opened(content, name), name)
-    path = save_model(options.out, content, {**card, "parity": parity})
+    path = write(net, name, options.out, _facts(state, options))
     return Exported(path, None, "It is an 8-bit network by itself: no variant is made." if options.int8 else "")
 
 

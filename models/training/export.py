@@ -6,14 +6,14 @@ sum into its integer kernels and no full-resolution float tensor exists. docs/re
 
 from __future__ import annotations
 
-import hashlib
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import torch
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from models.networks.quantised import LINEAR_ZERO, QuantConv
@@ -27,7 +27,9 @@ from models.networks.restorer import (
     FastRestorer,
     gate_codes,
 )
+from models.registry import save_model
 from models.training.graph import OPSET, GraphWriter
+from models.training.parity import Planes, check_parity, opened
 
 CONTRACT = 1
 
@@ -90,17 +92,24 @@ def _apply(g: GraphWriter, residual: str, plane: str, blocks: int) -> None:
 
 
 def write(net: FastRestorer, name: str, folder: Path, facts: dict[str, Any]) -> Path:
-    """Write `name`.onnx and `name`.json to `folder`; `facts` (data, metrics, command) go into the card."""
-    folder.mkdir(parents=True, exist_ok=True)
-    content = build(net.eval(), name).SerializeToString()
-    path = folder / f"{name}.onnx"
-    path.write_bytes(content)
+    """Write `name`.onnx and its card to `folder`, both or neither; `facts` (data, metrics, command) are for the card.
+
+    Returns the .onnx file. Raises SemcallError where the graph differs from the network, and as `save_model` does.
+    """
+    net = net.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    content = build(net, name).SerializeToString()
+
+    def run(fed: Planes) -> list[NDArray[Any]]:
+        with torch.inference_mode():
+            restored = net(*(torch.from_numpy(fed[key]).float() for key in ("y", "uv", "qp")))
+        return [plane.numpy() for plane in restored]
+
     card = {
         "name": name,
         "kind": "restorer",
         "contract": CONTRACT,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "bytes": len(content),
+        "sha256": "",  # its place; save_model fills it in
+        "bytes": 0,
         "opset": OPSET,
         "precision": "uint8 features, 7-bit weights, int32 sums",
         "parameters": sum(parameter.numel() for parameter in net.parameters()),
@@ -113,9 +122,9 @@ def write(net: FastRestorer, name: str, folder: Path, facts: dict[str, Any]) -> 
             "y_out": "uint8 [1, 1, H, W]",
             "uv_out": "uint8 [1, 2, H/2, W/2]" + (", equal to uv" if net.colour is None else ""),
         },
+        "parity": check_parity(run, opened(content, name), name),
         "licence": "MIT",
         "made": datetime.now(UTC).date().isoformat(),
         **facts,
     }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
-    return path
+    return save_model(folder, content, card)

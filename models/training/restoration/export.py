@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from torch import nn
 
 from models.networks.planes_contract import PlanesContract
@@ -28,9 +28,9 @@ def export_restorer(
     `command`: what made it, for the card. Returns the .onnx file. Raises SemcallError when a clip cannot be read.
     """
     net = fit.averaged()
-    net = net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    path = _write(net, recipe.name, folder, {})
-    results = judge(path, permissive_clips(data, "val"), data, folder / "judged", encode)
+    with TemporaryDirectory() as trial:  # nothing that has no figures yet is to be taken for the result
+        path = _write(net, recipe.name, Path(trial), {})
+        results = judge(path, permissive_clips(data, "val"), data, folder / "judged", encode)
     train = permissive_clips(data, "train")[: recipe.clips or None]
     card = {
         "training_data": {
