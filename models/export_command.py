@@ -27,7 +27,7 @@ def export_command(
 ) -> None:
     """Write the ONNX model of a restorer's checkpoint, with its card (needs the \\[train] extra).
 
-    Example: [bold]semcall export runs/paper/checkpoint.pt --out models --data ../shared/data[/]
+    Example: [bold]semcall export runs/fast/features.pt --out models[/]
     """
     try:
         from models.training.checkpoints import ExportOptions, export_checkpoint

@@ -16,7 +16,7 @@ from shared.astronaut import AstronautClip
 from shared.clips import Clip
 from shared.errors import SemcallError
 from shared.grid import MACROBLOCK, grid_shape
-from shared.picture import I420, planes, size_of
+from shared.picture import I420, cropped, planes, size_of
 
 CROP = 256
 """Samples across and down of a sample picture, or the whole side where that is shorter."""
@@ -118,16 +118,9 @@ def coded_like_a_call(frames: Sequence[I420], background: int) -> list[Sample]:
 def _cut(sample: Sample, row: int, column: int) -> Sample:
     """The part of a picture that begins at a macroblock."""
     top, left = row * MACROBLOCK, column * MACROBLOCK
-    edge, half = CROP // MACROBLOCK, CROP // 2
-
-    def part(i420: I420) -> I420:
-        luma, chroma = planes(i420)
-        luma = luma[top : top + CROP, left : left + CROP]
-        chroma = chroma[:, top // 2 : top // 2 + half, left // 2 : left // 2 + half]
-        return np.concatenate([luma, chroma.reshape(-1, luma.shape[1])])
-
+    edge = CROP // MACROBLOCK
     return Sample(
-        part(sample.coded),
+        cropped(sample.coded, top, left, CROP, CROP),
         np.ascontiguousarray(sample.qp[row : row + edge, column : column + edge]),
-        part(sample.original),
+        cropped(sample.original, top, left, CROP, CROP),
     )

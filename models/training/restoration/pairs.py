@@ -30,7 +30,7 @@ from models.training.manifest import TrainingClip
 from shared.clips import Clip, fitted
 from shared.errors import SemcallError
 from shared.grid import MACROBLOCK, Mask, grid_shape
-from shared.picture import I420, i420_from_frame, planes, size_of
+from shared.picture import I420, cropped, i420_from_frame, size_of
 from shared.quantisers import SIDE_DATA, quantiser_map
 
 CROP = 128
@@ -256,19 +256,12 @@ def _crops(
             row, column = chance.integers(last_row + 1), chance.integers(last_column + 1)
         row, column = int(np.clip(row, 0, last_row)), int(np.clip(column, 0, last_column))
         area = slice(row, row + edge), slice(column, column + edge)
+        corner = row * MACROBLOCK, column * MACROBLOCK
         pair = (number, number + 1)
         yield (
-            np.stack([_cut(coded[n][0], row, column, crop) for n in pair]),
-            np.stack([_cut(original[n], row, column, crop) for n in pair]),
+            np.stack([cropped(coded[n][0], *corner, crop, crop) for n in pair]),
+            np.stack([cropped(original[n], *corner, crop, crop) for n in pair]),
             np.stack([coded[n][1][area] for n in pair]),
             face[area],
             concealed,
         )
-
-
-def _cut(i420: I420, row: int, column: int, size: int) -> I420:
-    """A piece of `size` x `size` samples at a macroblock, as I420."""
-    top, left, half = row * MACROBLOCK, column * MACROBLOCK, size // 2
-    luma, chroma = planes(i420)
-    small = chroma[:, top // 2 : top // 2 + half, left // 2 : left // 2 + half]
-    return np.concatenate([luma[top : top + size, left : left + size], small.reshape(-1, size)])
