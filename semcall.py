@@ -137,7 +137,9 @@ def _restorers(choice: str) -> tuple[RestorerFile, ...]:
         model = find_model(choice)
         return (RestorerFile(model.path, model.name),)
     shipped = [find_model(model.name) for model in _shipped_restorers()]
-    return tuple(RestorerFile(model.path, model.name, model.card.get("needs_gpu") is True) for model in shipped)
+    return tuple(
+        RestorerFile(model.path, model.name, model.card.get("needs_gpu") is True, optional=True) for model in shipped
+    )
 
 
 def _token(host: str, token: str | None) -> str | None:

@@ -26,6 +26,7 @@ from receiver.recorder import Recorder
 from receiver.restorer import RestorerFile, RestorerLadder, open_restorers
 from receiver.rtp import ReceivePath
 from receiver.terminal import TerminalView, display_problem
+from shared.errors import SemcallError
 from shared.mailbox import Latest
 from shared.peer import LoopThread, video_transceiver
 from shared.signalling_links import naked
@@ -130,10 +131,16 @@ class Receiver:
     """The rooms of the receiving end and how they are joined: construct, start `server` and `restore`, `stop`."""
 
     def __init__(self, options: ReceiveOptions, stack: contextlib.ExitStack) -> None:
-        self._ladder = RestorerLadder(open_restorers(options.restorers)) if options.restorers else None
-        if self._ladder is not None:
+        self._ladder: RestorerLadder | None = None
+        if options.restorers:
+            opened, lost = open_restorers(options.restorers)
+            self._ladder = RestorerLadder(opened, lost=lost)
             stack.callback(self._ladder.close)
-            self._ladder.warm_up(1280, 720)
+            try:
+                self._ladder.warm_up(1280, 720)
+            except SemcallError:  # told by its status
+                if not all(file.optional for file in options.restorers):
+                    raise
         self._recorder = Recorder(options.record, overwrite=options.overwrite) if options.record else None
         if self._recorder is not None:
             stack.callback(self._recorder.close)

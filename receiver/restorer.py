@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -54,21 +54,36 @@ class Network(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RestorerFile:
-    """A restorer to open. `needs_gpu`: only where one works."""
+    """A restorer to open. `needs_gpu`: only where one works; `optional`: the call goes on without it."""
 
     path: Path
     name: str
     needs_gpu: bool = False
+    optional: bool = False
 
 
-def open_restorers(files: Sequence[RestorerFile], threads: int | None = None) -> list[Restorer]:
-    """The networks in `files`, in that order, without those that need a GPU where none works.
+def open_restorers(
+    files: Sequence[RestorerFile], threads: int | None = None
+) -> tuple[list[Restorer], dict[str, str]]:
+    """The networks in `files`, in that order, without those that need a GPU where none works; and what fails, why.
 
-    `threads`: CPU threads of one restoration; default: two where there are two. Raises SemcallError as Restorer does.
+    `threads`: CPU threads of one restoration; default: two where there are two. The second result holds optional
+    ones by name. Raises SemcallError as Restorer does for the others.
     """
     threads = threads or min(2, os.cpu_count() or 1)
-    opened = [(file, Restorer(file.path, file.name, threads)) for file in files]
-    return [restorer for file, restorer in opened if not file.needs_gpu or restorer.device in GPUS]
+    opened: list[Restorer] = []
+    lost: dict[str, str] = {}
+    for file in files:
+        try:
+            restorer = Restorer(file.path, file.name, threads)
+        except SemcallError as error:
+            if not file.optional:
+                raise
+            lost[file.name] = str(error)
+            continue
+        if not file.needs_gpu or restorer.device in GPUS:
+            opened.append(restorer)
+    return opened, lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +122,12 @@ class RestorerLadder:
         networks: Sequence[Network],
         schedule: Callable[[int], RestoreSchedule] = RestoreSchedule,
         clock: Callable[[], float] = time.monotonic,
+        lost: Mapping[str, str] | None = None,
     ) -> None:
-        """`networks`: the largest first; `schedule`: makes one for that many rungs; `clock`: seconds for it."""
+        """`networks`: the largest first; `schedule`: makes one for that many rungs; `clock`: seconds for it.
+
+        `lost`: names of networks that would not even open, and why, for `status`.
+        """
         self._networks = networks
         self._rungs = [_Rung(network, False) for network in networks]
         self._rungs += [_Rung(networks[-1], True)] if networks else []
@@ -116,7 +135,7 @@ class RestorerLadder:
         self._lock = threading.Lock()  # around the schedule and what follows
         self._seen: tuple[I420, NDArray[np.uint8]] | None = None  # the newest picture and its quantisers
         self._asked: int | None = None  # the rung that is due and has been handed over
-        self._failures: dict[str, str] = {}  # by the network's name
+        self._failures = dict(lost or {})  # by the network's name
         self._closed = False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run_jobs, name="measure", daemon=True)
@@ -127,8 +146,8 @@ class RestorerLadder:
         """Which network restores what on which device, or why none does, and what has failed."""
         with self._lock:
             rung, known = self._schedule.rung, self._schedule.measured_any
-            failures, lost = " ".join(self._failures.values()), len(self._failures)
-        if lost == len(self._networks):
+            failures = " ".join(self._failures.values())
+        if self._none_left():
             return f"off ({failures})" if failures else "off"
         if rung < len(self._rungs):
             said = f"{self._rungs[rung].network.name} on {self._rungs[rung].network.device}, {self._rungs[rung].part}"
@@ -147,7 +166,7 @@ class RestorerLadder:
             self._seen = i420, qp
             self._schedule.reset()
         self._measure(_Job(self._all(), i420, qp))
-        if self._networks and len(self._failures) == len(self._networks):
+        if self._failures and self._none_left():
             raise SemcallError(" ".join(self._failures.values()))
         threading.Thread(target=self._accelerate, name="accelerate", daemon=True).start()
 
@@ -189,6 +208,9 @@ class RestorerLadder:
         self._closed = True
         self._jobs.put(None)
         self._thread.join(_END_WITHIN)
+
+    def _none_left(self) -> bool:
+        return all(network.name in self._failures for network in self._networks)
 
     def _all(self) -> list[int]:
         return list(range(len(self._rungs)))[::-1]

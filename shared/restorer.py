@@ -47,6 +47,7 @@ class Restorer:
         """Milliseconds that the last `restore` took."""
         self._runner = _Runner(*open_session(self._path, "restorer", threads, self._check))
         self._before: _Runner | None = None  # TensorRT came
+        self._beyond: set[tuple[int, ...]] = set()  # shapes that its engine is not for
 
     @property
     def device(self) -> str:
@@ -62,11 +63,13 @@ class Restorer:
         start = time.perf_counter()
         restored = np.empty_like(i420, order="C")
         runner = self._runner
+        if self._before is not None and i420.shape in self._beyond:
+            runner = self._before
         try:
             runner.run(np.ascontiguousarray(i420), np.ascontiguousarray(qp), restored)
         except Exception as error:  # the runtime's exceptions have no common base
             if runner.device == TENSORRT and self._before is not None:  # a picture that its engine is too small for?
-                self._runner = self._before
+                self._beyond.add(i420.shape)
                 return self.restore(i420, qp)
             raise SemcallError(f"The restorer {self.name} failed: {first_line(error)}") from error
         self.last_ms = (time.perf_counter() - start) * 1000

@@ -154,6 +154,7 @@ class Claim:
 
     def __init__(self, session: Any, provider: str, share: int = 10, runs: bool = True) -> None:
         self.session, self.provider, self.share, self.runs = session, provider, share, runs
+        self.tried = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.session, name)
@@ -173,6 +174,7 @@ class Claim:
         return self.session.run(*arguments)
 
     def run_with_iobinding(self, binding: Any) -> None:
+        self.tried += 1
         if not self.runs:
             raise RuntimeError("the device was lost")
         self.session.run_with_iobinding(binding)
@@ -303,7 +305,13 @@ def test_what_tensorrt_cannot_do_is_done_as_before(pretend: Any, small: Restorer
     claim[0].runs = False  # a picture beyond its engine's sizes
     i420, qp = noise(64, 48)
     assert np.array_equal(restorer.restore(i420, qp), small.restore(i420, qp))
-    assert restorer.device == "CUDA"
+    claim[0].runs = True
+    tried = claim[0].tried
+    assert np.array_equal(restorer.restore(i420, qp), small.restore(i420, qp))
+    assert claim[0].tried == tried, "a size that failed is not tried again"
+    restorer.restore(*noise(96, 64))
+    assert claim[0].tried == tried + 1, "another one is"
+    assert restorer.device == "TensorRT"
 
 
 @pytest.mark.parametrize("opener", [missing, claims("Tensorrt", share=1), claims("Tensorrt", runs=False)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import threading
@@ -19,6 +20,7 @@ import models.registry
 import receiver.restorer
 import semcall
 from models.registry import find_model
+from receiver.app import ReceiveOptions, Receiver
 from receiver.face_region import face_region, restore_face, typical_quantisers
 from receiver.picture import DecodedPicture
 from receiver.restorer import RestorerFile, RestorerLadder, open_restorers
@@ -269,7 +271,7 @@ def test_no_networks_are_off() -> None:
 def test_a_real_model_climbs() -> None:
     model = find_model("small")
     ladder = RestorerLadder(
-        open_restorers([RestorerFile(model.path, model.name)]), lambda n: RestoreSchedule(n, AMPLE)
+        open_restorers([RestorerFile(model.path, model.name)])[0], lambda n: RestoreSchedule(n, AMPLE)
     )
     assert ladder.status == "measuring"
     ladder.warm_up(96, 64)
@@ -434,9 +436,9 @@ def test_a_network_that_needs_a_gpu_is_left_out_where_none_works(monkeypatch: py
     path = find_model("small").path
     files = [RestorerFile(path, "big", needs_gpu=True), RestorerFile(path, "small")]
     monkeypatch.setattr(receiver.restorer, "GPUS", frozenset())
-    assert [restorer.name for restorer in open_restorers(files)] == ["small"]
+    assert [restorer.name for restorer in open_restorers(files)[0]] == ["small"]
     monkeypatch.setattr(receiver.restorer, "GPUS", frozenset({Restorer(path).device}))
-    assert [restorer.name for restorer in open_restorers(files)] == ["big", "small"]
+    assert [restorer.name for restorer in open_restorers(files)[0]] == ["big", "small"]
 
 
 @pytest.mark.parametrize(("cores", "asked", "threads"), [(1, None, 1), (None, None, 1), (16, None, 2), (16, 5, 5)])
@@ -521,3 +523,22 @@ def test_a_shipped_file_that_is_damaged_is_refused_in_auto_too(
     path = shipped("broken")
     path.write_bytes(path.read_bytes()[:-1])
     assert "broken.onnx is damaged: its SHA-256 is not the one on its card" in refusal(monkeypatch, capfd, "auto")
+
+
+def test_without_a_network_that_runs_auto_goes_on(tmp_path: Path) -> None:
+    """Nobody asked for one: a call without restoring is better than none. Who names one is told at once."""
+    path = tmp_path / "mine.onnx"
+    path.write_bytes(find_model("face", "face-parser").path.read_bytes())
+    opened, lost = open_restorers([RestorerFile(path, "mine", optional=True)])
+    ladder = RestorerLadder(opened, lost=lost)
+    assert ladder.status.startswith("off (The restorer ")
+    assert "does not keep the restorer contract" in ladder.status
+    picture = decoded()
+    ladder.restore(picture)
+    assert (picture.restored, picture.rung) == (None, "off")
+    ladder.close()
+    with pytest.raises(SemcallError, match="does not keep the restorer contract"):
+        open_restorers([RestorerFile(path, "mine")])
+    with contextlib.ExitStack() as stack:
+        receiver = Receiver(ReceiveOptions(restorers=(RestorerFile(path, "mine", optional=True),)), stack)
+        assert receiver.restorer_name == ladder.status
