@@ -38,12 +38,23 @@ console = Console()
 _PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 
-def _bitrate(text: str) -> float:
+def _bitrate(text: str, option: str = "--bitrate") -> float:
     """`400k`, `1.2M` or plain bit/s, as FFmpeg writes it."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text.strip())
     value = float(match[1]) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()] if match else 0.0
     if not 50e3 <= value <= 20e6:
-        raise SemcallError(f"--bitrate {text} is not a rate between 50k and 20M: write for example 400k or 1.2M.")
+        raise SemcallError(f"{option} {text} is not a rate between 50k and 20M: write for example 400k or 1.2M.")
+    return value
+
+
+def _min_bitrate(text: str | None, bitrate: float) -> float:
+    from sender.options import MIN_BITRATE
+
+    if text is None:
+        return min(MIN_BITRATE, bitrate)
+    value = _bitrate(text, "--min-bitrate")
+    if value > bitrate:
+        raise SemcallError(f"--min-bitrate {text} is more than --bitrate {bitrate / 1e3:g}k: lower it or raise that.")
     return value
 
 
@@ -176,6 +187,7 @@ SentStats = Annotated[Path | None, typer.Option(help="A JSON line per coded pict
 Replace = Annotated[bool, typer.Option("--replace", help="A new call ends the one that is on.")]
 Cert = Annotated[Path | None, typer.Option(help="Certificate (PEM) for https.")]
 Key = Annotated[Path | None, typer.Option(help="Its private key, if not in there too.")]
+Metrics = Annotated[str | None, typer.Option(metavar="[HOST:]PORT", help="Serve figures to Prometheus.")]
 Ice = Annotated[list[str] | None, typer.Option("--ice-server", help="stun:HOST or turn:USER:PASSWORD@HOST.")]
 
 
@@ -200,6 +212,11 @@ def receive(
     replace: Replace = False,
     cert: Cert = None,
     key: Key = None,
+    metrics: Metrics = None,
+    on_loss: Annotated[
+        Literal["freeze", "show"],
+        typer.Option(help="After a loss: hold the last clean picture, a second at most, or show damaged ones."),
+    ] = "freeze",
 ) -> None:
     """Wait for a call and show it, or watch one who waits.
 
@@ -236,6 +253,8 @@ def receive(
         replace=replace,
         cert=cert,
         key=key,
+        metrics=metrics,
+        on_loss=on_loss,
     )
     run(options, _say, ready)
 
@@ -244,6 +263,9 @@ def receive(
 def send(
     bitrate: Bitrate = "400k",
     sal: Sal = 15,
+    min_bitrate: Annotated[
+        str | None, typer.Option(help="What a poor link must carry at least; default: 100k.")
+    ] = None,
     sal_mode: SalMode = "floor",
     to: Annotated[str | None, typer.Option(help="Receiver's URL; default: this machine.")] = None,
     token: Annotated[str | None, typer.Option(help="The receiver's token, or for viewers.")] = None,
@@ -264,15 +286,17 @@ def send(
     replace: Replace = False,
     cert: Cert = None,
     key: Key = None,
+    metrics: Metrics = None,
 ) -> None:
     """Call a receiver and send camera, file or demo, or wait for who comes to watch.
 
     Example: [bold]semcall send --bitrate 400k --sal 15[/]
     """
-    from sender.app import SendOptions
     from sender.app import send as run
     from sender.live import EncodeOptions
+    from sender.options import SendOptions
     from shared.signalling_listen import parse_listen
+    from shared.terminal import Board
 
     _require("with --listen", listen is None, to=to)
     _require("without --listen", listen is not None, once=once, replace=replace, cert=cert, key=key)
@@ -302,11 +326,13 @@ def send(
         replace=replace,
         cert=cert,
         key=key,
+        metrics=metrics,
+        min_bitrate=_min_bitrate(min_bitrate, encode.bitrate),
         encode=encode,
         face=_face(face, face_region),
     )
-    with _StatusLine() as status:
-        run(options, _say, status.show, ready)
+    with Board(console) as board:
+        run(options, _say, board.show, ready)
 
 
 @app.command()
@@ -577,31 +603,6 @@ def demo(
     )  # fmt: skip
     if not hold_demo(options, console):
         raise typer.Exit(1)
-
-
-class _StatusLine:
-    """One line about the running call: in place on a terminal, every few seconds elsewhere."""
-
-    def __init__(self) -> None:
-        self._live = console.status("") if console.is_terminal else None
-        self._calls = 0
-        self._running = False
-
-    def __enter__(self) -> _StatusLine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def show(self, line: str) -> None:
-        """Replace the line."""
-        if self._live is not None:
-            self._live.update(line)
-            self._live.start()
-        elif self._calls % 10 == 0:
-            _say(line)
-        self._calls += 1
 
 
 def _say(text: str) -> None:

@@ -18,14 +18,15 @@ from types import FrameType
 import cv2
 from aiortc import RTCPeerConnection
 
+from receiver.display import display_problem
+from receiver.freeze import OnLoss
 from receiver.jitter import AccessUnit
-from receiver.logbook import Counts, Logbook
+from receiver.logbook import Logbook
 from receiver.picture import DecodedPicture
 from receiver.pipeline import DecodeThread, RestoreThread
 from receiver.recorder import Recorder
 from receiver.restorer import RestorerFile, RestorerLadder, open_restorers
 from receiver.rtp import ReceivePath
-from receiver.terminal import TerminalView, display_problem
 from shared.errors import SemcallError
 from shared.mailbox import Latest
 from shared.peer import LoopThread, video_transceiver
@@ -33,11 +34,11 @@ from shared.signalling_links import naked
 from shared.signalling_listen import is_loopback, server_tls
 from shared.signals import handling
 from shared.stats import Stats
+from shared.terminal import TerminalView
 from shared.whep_client import WhepViewer
 from shared.whip_server import WhipServer
 
 _GRACE = 1.0  # seconds after Ctrl-C in which another one changes nothing
-_SILENCE = 10.0  # seconds without media after which a connected call counts as gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ class ReceiveOptions:
     """What `semcall receive` was asked for. `once`: end with the first call; `restorers`: largest first, or none.
 
     `watch`: the address of a WHEP endpoint to watch, instead of waiting for calls; `token` is then the one to show.
-    `replace`: a new caller takes the place of the old; `cert`, `key`: PEM files for https.
+    `replace`: a new caller takes the place of the old; `cert`, `key`: PEM files for https. `metrics`: `[HOST:]PORT`,
+    for Prometheus. `on_loss`: what is shown of pictures that a loss damaged (receiver/freeze.py).
     """
 
     host: str = "127.0.0.1"
@@ -63,6 +65,8 @@ class ReceiveOptions:
     replace: bool = False
     cert: Path | None = None
     key: Path | None = None
+    metrics: str | None = None
+    on_loss: OnLoss = "freeze"
 
 
 def receive(options: ReceiveOptions, say: Callable[[str], None], ready: Callable[[str], None]) -> None:
@@ -80,6 +84,10 @@ def receive(options: ReceiveOptions, say: Callable[[str], None], ready: Callable
         receiver = Receiver(options, stack)
         stack.enter_context(_ctrl_c(receiver.end))
         say(f"Restorer: {receiver.restorer_name}.")
+        if options.metrics is not None:
+            from shared.metrics import serve_metrics  # only where it is asked for
+
+            say(f"Metrics at {stack.enter_context(serve_metrics(options.metrics, receiver.stats))}")
         loop = stack.enter_context(LoopThread())
         stack.callback(_stop, receiver, loop)
         if isinstance(receiver.server, WhepViewer):
@@ -97,6 +105,8 @@ def receive(options: ReceiveOptions, say: Callable[[str], None], ready: Callable
             _run_in_window(receiver)
     if isinstance(receiver.server, WhepViewer) and receiver.server.end:
         say(receiver.server.end)
+    if receiver.gone:
+        say(receiver.gone)
     for sentence in receiver.losses():
         say(sentence)
 
@@ -169,6 +179,9 @@ class Receiver:
             )
         self._watching = options.watch is not None
         self._once = options.once
+        self.on_loss = options.on_loss
+        self.gone = ""
+        """Why the last call was given up here; empty where it was not."""
         self._call: _Call | None = None
         self._calls = 0
         self.over = threading.Event()
@@ -184,15 +197,13 @@ class Receiver:
         """The call's figures now. From any thread."""
         call = self._call
         if call is None:
-            ended = "Call ended. " if self._calls else ""
+            ended = f"{self.gone or 'Call ended.'} " if self._calls or self.gone else ""
             if self._watching:
                 return Stats(state=ended or f"Calling {self.server.url}", restorer=self.restorer_name)
             return Stats(state=f"{ended}Waiting for a caller at {self.server.url}", restorer=self.restorer_name)
         if not call.began:
-            return Stats(state="Connecting", restorer=self.restorer_name)
-        silence = time.time() - call.last_unit
-        state = "live" if silence < 2 else f"No media for {silence:.0f} s"
-        return self.logbook.stats(Stats(state=state, restorer=self.restorer_name, trouble=self._trouble()))
+            return Stats(state=call.path.watchdog.sentence() or "Connecting", restorer=self.restorer_name)
+        return self.logbook.stats()
 
     @property
     def dropped(self) -> int:
@@ -208,7 +219,9 @@ class Receiver:
             found.append(f"The recording lacks {recorder.dropped} pictures: this machine was too slow to code them.")
         return found
 
-    def _trouble(self) -> str:
+    @property
+    def trouble(self) -> str:
+        """What was to be written and no longer is, in a few words."""
         stopped = ["log"] if self.logbook.errors else []
         if self._recorder is not None and self._recorder.error is not None:
             stopped.append("recording")
@@ -244,7 +257,8 @@ class Receiver:
 
     async def _call_began(self, peer: RTCPeerConnection) -> None:
         call = self._call = _Call(peer, self)
-        self.logbook.new_call(call.counts)
+        self.gone = ""
+        self.logbook.new_call(call.figures)
 
     def _call_ended(self) -> None:
         call, self._call = self._call, None
@@ -262,20 +276,31 @@ class _Call:
     def __init__(self, peer: RTCPeerConnection, receiver: Receiver) -> None:
         self._receiver = receiver
         self.path = ReceivePath(video_transceiver(peer).receiver, self._arrived, self._silent)
-        self.decode = DecodeThread(receiver.restore.pictures.put, self.path.request_keyframe)
+        self.decode = DecodeThread(receiver.restore.pictures.put, self.path.request_keyframe, receiver.on_loss)
         self.decode.start()
         self.began = False
-        self.last_unit = 0.0
         self._closed = False
         self._dropped_before = receiver.dropped
 
-    def counts(self) -> Counts:
-        return Counts(
+    def figures(self) -> Stats:
+        """What is known of the call besides its pictures. From any thread."""
+        path = self.path
+        return Stats(
+            role="receive",
+            state=path.watchdog.sentence() or "live",
             face_share=self.decode.decoder.face_share,
-            lost=self.path.packets_lost,
-            skipped=self.path.jitter.skipped,
-            plis=self.path.plis,
+            packets=path.packets,
+            lost=path.packets_lost,
+            nacks=path.nacks,
+            retransmitted=path.recovered,
+            plis=path.plis,
+            jitter_ms=None if path.jitter is None else path.jitter * 1e3,
+            rtt_ms=None if path.rtt is None else path.rtt * 1e3,
+            restorer=self._receiver.restorer_name,
             dropped=self._receiver.dropped - self._dropped_before,
+            held=self.decode.held,
+            skipped=path.skipped,
+            trouble=self._receiver.trouble,
         )
 
     def close(self) -> None:
@@ -286,14 +311,14 @@ class _Call:
     def _arrived(self, unit: AccessUnit) -> None:
         if self._closed:  # a peer connection that takes long to close goes on receiving
             return
-        self.began, self.last_unit = True, unit.arrived
+        self.began = True
         self._receiver.logbook.received(len(unit.data))
         self.decode.submit(unit)
 
-    async def _silent(self, seconds: float) -> None:
-        """Nothing came for a while: a peer that was killed or lost its link sends no goodbye."""
-        if seconds > _SILENCE:
-            await self._receiver.server.end_call()
+    async def _silent(self) -> None:
+        """Nothing came for so long that nothing will."""
+        self._receiver.gone = f"No media came for {self.path.silence:.0f} s: the call has ended."
+        await self._receiver.server.end_call()
 
 
 @contextlib.contextmanager

@@ -5,41 +5,29 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from receiver.loss import LossWindow
 from receiver.picture import DecodedPicture
 from shared.errors import SemcallError
+from shared.freezes import FreezeCounter
 from shared.lines import JsonLines
 from shared.picture import CLOCK_RATE
 from shared.stats import Stats, WindowedRate, WindowedValues
 
 _PLAUSIBLE_LATENCY = 10.0  # seconds; beyond it (or below zero) the two machines' clocks disagree
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What a call has come to so far."""
-
-    face_share: float | None = None
-    """Share of the bits on the face, 0..1, as the sender last said."""
-    lost: int = 0
-    """RTP packets lost."""
-    skipped: int = 0
-    """Holes in the stream given up, each with its picture."""
-    plis: int = 0
-    """Keyframes asked for."""
-    dropped: int = 0
-    """Pictures decoded but not shown."""
+_CALL_PERIOD = 1.0  # seconds between lines that bear the whole call's figures
 
 
 class Logbook:
     """Counts pictures as they are shown. `shown` may be called from any one thread, `stats` from any other.
 
-    `lines`: JSON lines file, one per shown picture, with the call's counts so far; `snapshots`: directory for
-    stamped pictures, saved as `<ticks>.npz` with `decoded` and `shown` (I420) and `restored` (whether it was).
+    `lines`: JSON lines file, one per shown picture, with the call's counts so far, and about once a second also all
+    that is known of the call (`call`, see `Stats.known`); `snapshots`: directory for stamped pictures, saved as
+    `<ticks>.npz` with `decoded` and `shown` (I420) and `restored` (whether it was).
     Raises SemcallError when these cannot be written.
     """
 
@@ -53,15 +41,17 @@ class Logbook:
         self._path, self._lines = lines, JsonLines(lines)
         self._lock = threading.Lock()
         self._snapshot_error: str | None = None
-        self.new_call(Counts)
+        self.new_call(Stats)
 
-    def new_call(self, counts: Callable[[], Counts]) -> None:
-        """Begin the figures anew. `counts`: the new call's, asked for with every picture, from any thread."""
+    def new_call(self, figures: Callable[[], Stats]) -> None:
+        """Begin anew. `figures`: what else is known of the call, asked for with every picture, from any thread."""
         with self._lock:
-            self._counts = counts
+            self._figures = figures
             self._shown, self._restored, self._bytes = WindowedRate(), WindowedRate(), WindowedRate()
-            self._latency, self._restore_ms = WindowedValues(), WindowedValues()
-            self._size = 0, 0
+            self._latency, self._restore_ms, self._freezes = WindowedValues(), WindowedValues(), FreezeCounter()
+            self._loss, self._pictures, self._keyframes = LossWindow(), 0, 0
+            self._size: tuple[int | None, int | None] = None, None
+            self._told = float("-inf")
 
     @property
     def errors(self) -> list[str]:
@@ -77,19 +67,31 @@ class Logbook:
 
     def shown(self, picture: DecodedPicture) -> None:
         """`picture` was shown at `picture.shown`."""
+        figures = self._figures()
         with self._lock:
-            self._shown.add(picture.shown)
-            self._size = picture.width, picture.height
-            if picture.restored is not None:
-                self._restored.add(picture.shown)
-                self._restore_ms.add(picture.restore_ms)
-            latency = picture.shown - picture.captured
-            if picture.captured and 0 <= latency < _PLAUSIBLE_LATENCY:
-                self._latency.add(latency * 1e3)
-            counts = self._counts
-        self._lines.write(_record(picture, counts()))
+            self._count(picture)
+            if figures.packets is not None and figures.lost is not None:
+                self._loss.add(picture.shown, figures.packets, figures.lost)
+            due = not 0 <= picture.shown - self._told < _CALL_PERIOD  # a clock that is set back too
+            if due:
+                self._told = picture.shown
+        record = _record(picture, figures)
+        self._lines.write(record | {"call": self.stats().known()} if due else record)
         if self._snapshots is not None and picture.stamped:
             self._save(picture, self._snapshots / f"{_ticks(picture)}.npz")
+
+    def _count(self, picture: DecodedPicture) -> None:
+        self._shown.add(picture.shown)
+        self._freezes.shown(picture.shown)
+        self._pictures += 1
+        self._keyframes += picture.keyframe
+        self._size = picture.width, picture.height
+        if picture.restored is not None:
+            self._restored.add(picture.shown)
+            self._restore_ms.add(picture.restore_ms)
+        latency = picture.shown - picture.captured
+        if picture.captured and 0 <= latency < _PLAUSIBLE_LATENCY:
+            self._latency.add(latency * 1e3)
 
     def _save(self, picture: DecodedPicture, path: Path) -> None:
         try:
@@ -98,24 +100,24 @@ class Logbook:
             self._snapshots = None
             self._snapshot_error = f"Snapshots in {path.parent} are missing ({error.strerror or error})."
 
-    def stats(self, base: Stats) -> Stats:
-        """`base` with the call's counts and the figures of the last two seconds filled in."""
-        now = time.time()
+    def stats(self) -> Stats:
+        """What the call knows, with the counts of pictures and the figures of the last two seconds filled in."""
+        figures, now = self._figures(), time.time()
         with self._lock:
-            counts = self._counts()
             fps, restored = self._shown.per_second(now), self._restored.per_second(now)
             return replace(
-                base,
+                figures,
                 width=self._size[0],
                 height=self._size[1],
                 fps=fps,
                 kbps=self._bytes.per_second(now) * 8 / 1e3,
-                face_share=counts.face_share,
                 restore_ms=self._restore_ms.median if restored else None,
                 restored_percent=100 * restored / fps if fps else 0.0,
                 latency_ms=self._latency.median,
-                lost=counts.lost,
-                dropped=counts.dropped,
+                loss=self._loss.fraction,
+                pictures=self._pictures,
+                keyframes=self._keyframes,
+                freeze_seconds=self._freezes.seconds,
             )
 
     def close(self) -> None:
@@ -127,7 +129,7 @@ def _ticks(picture: DecodedPicture) -> int:
     return round(picture.captured * CLOCK_RATE)
 
 
-def _record(picture: DecodedPicture, counts: Counts) -> dict[str, object]:
+def _record(picture: DecodedPicture, figures: Stats) -> dict[str, object]:
     return {
         "ticks": _ticks(picture),
         "captured": picture.captured,
@@ -139,8 +141,8 @@ def _record(picture: DecodedPicture, counts: Counts) -> dict[str, object]:
         "rung": picture.rung,
         "keyframe": picture.keyframe,
         "damaged": picture.damaged,
-        "lost": counts.lost,
-        "skipped": counts.skipped,
-        "plis": counts.plis,
-        "dropped": counts.dropped,
+        "lost": figures.lost or 0,
+        "skipped": figures.skipped or 0,
+        "plis": figures.plis or 0,
+        "dropped": figures.dropped or 0,
     }

@@ -2,7 +2,8 @@
 
     bounded queue -> decode thread -> Latest -> restore thread -> sink
 
-Coded pictures are never dropped (on overflow all are, and an IDR is asked for); decoded ones are, newest wins.
+Coded pictures are never dropped (on overflow all are, and an IDR is asked for); decoded ones are, newest wins, and
+after a loss those that it damaged, as `--on-loss` says.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import replace
 import av
 
 from receiver.decoder import Decoder
+from receiver.freeze import Freeze, OnLoss
 from receiver.jitter import AccessUnit
 from receiver.picture import DecodedPicture
 from receiver.restorer import RestorerLadder
@@ -25,14 +27,29 @@ _END_WITHIN = 1.0  # seconds for the restoration in hand
 
 
 class DecodeThread(threading.Thread):
-    """Owns FFmpeg's decoder. `submit` from the asyncio thread; pictures go to `deliver`."""
+    """Owns FFmpeg's decoder. `submit` from the asyncio thread; pictures go to `deliver`.
 
-    def __init__(self, deliver: Callable[[DecodedPicture], None], request_keyframe: Callable[[], None]) -> None:
+    Damaged pictures are decoded in any case, since later ones refer to them; `on_loss` says whether they are
+    delivered (receiver/freeze.py).
+    """
+
+    def __init__(
+        self,
+        deliver: Callable[[DecodedPicture], None],
+        request_keyframe: Callable[[], None],
+        on_loss: OnLoss = "freeze",
+    ) -> None:
         super().__init__(name="decode", daemon=True)
+        self._freeze = Freeze(on_loss)
         self._deliver, self._request_keyframe = deliver, request_keyframe
         self._units: queue.Queue[AccessUnit | None] = queue.Queue(_QUEUE)
         self._lossy = False  # units were cleared since the last IDR
         self.decoder = Decoder()
+
+    @property
+    def held(self) -> int:
+        """Damaged pictures decoded but not delivered."""
+        return self._freeze.held
 
     def submit(self, unit: AccessUnit) -> None:
         """Queue one access unit; never blocks. A full queue is emptied, and an IDR asked for."""
@@ -54,7 +71,8 @@ class DecodeThread(threading.Thread):
         while (unit := self._units.get()) is not None:
             try:
                 for picture in self.decoder.decode(unit):
-                    self._deliver(picture)
+                    if self._freeze.shows(picture.damaged):
+                        self._deliver(picture)
             except av.FFmpegError:
                 self._request_keyframe()
 

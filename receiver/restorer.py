@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from receiver.face_region import face_region, restore_face, typical_quantisers
+from receiver.face_region import coarser, face_region, restore_face, typical_quantisers
 from receiver.picture import DecodedPicture
 from receiver.schedule import RestoreSchedule
 from shared.errors import SemcallError
@@ -171,8 +171,12 @@ class RestorerLadder:
         threading.Thread(target=self._accelerate, name="accelerate", daemon=True).start()
 
     def restore(self, picture: DecodedPicture) -> None:
-        """Fill in `restored` and `restore_ms` where there is time, and `rung` in any case."""
-        i420, qp = picture.i420, picture.qp
+        """Fill in `restored` and `restore_ms` where there is time, and `rung` in any case.
+
+        A damaged picture is restored too (the networks are trained on such), but no block of it counts as well coded
+        as its quantiser says.
+        """
+        i420, qp = picture.i420, coarser(picture.qp) if picture.damaged else picture.qp
         with self._lock:
             known, self._seen = self._seen is not None and self._seen[0].shape == i420.shape, (i420, qp)
             if not known:  # one of its size

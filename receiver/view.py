@@ -57,6 +57,8 @@ class PictureView(QtWidgets.QWidget):
         """Centred, over a dimmed picture; empty during a call."""
         self.notice = ""
         """At the top, for what a key just did."""
+        self.figures: list[tuple[str, str]] = []
+        """Names and values at the top left; empty for none."""
         self.fresh = False
         """Whether `painted` is still to be emitted for `picture`."""
         self._pixels: NDArray[np.uint8] | None = None
@@ -91,6 +93,8 @@ class PictureView(QtWidgets.QWidget):
         painter.setRenderHint(QtGui.QPainter.RenderHint.Antialiasing)
         if self.message:
             self._paint_message(painter)
+        if self.figures:
+            _paint_figures(painter, self.figures, self.rect())
         if self.notice:
             _pill(painter, self.notice, QtCore.QPoint(self.rect().center().x(), 12), Qt.AlignmentFlag.AlignHCenter)
         painter.end()
@@ -131,6 +135,31 @@ class PictureView(QtWidgets.QWidget):
         painter.setPen(QtGui.QColor(230, 230, 230))
         room = self.rect().adjusted(16, 16, -16, -16)
         painter.drawText(room, Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextWordWrap, self.message)
+
+
+def _paint_figures(painter: QtGui.QPainter, figures: list[tuple[str, str]], area: QtCore.QRect) -> None:
+    """Two columns on a dark ground, smaller where `area` has no room for them at the font's own size."""
+    metrics = painter.fontMetrics()
+    names = max(metrics.horizontalAdvance(name) for name, _ in figures)
+    values = max(metrics.horizontalAdvance(value) for _, value in figures)
+    line = metrics.lineSpacing()
+    width, height = names + values + 36, len(figures) * line + 16
+    scale = min(1.0, (area.width() - 16) / width, (area.height() - 16) / height)
+    if scale <= 0:
+        return
+    painter.save()
+    painter.translate(8, 8)
+    painter.scale(scale, scale)
+    painter.setPen(Qt.PenStyle.NoPen)
+    painter.setBrush(QtGui.QColor(0, 0, 0, 170))
+    painter.drawRoundedRect(0, 0, width, height, 6, 6)
+    for index, (name, value) in enumerate(figures):
+        base = 8 + index * line + metrics.ascent()
+        painter.setPen(QtGui.QColor(160, 168, 178))
+        painter.drawText(12, base, name)
+        painter.setPen(QtGui.QColor(235, 235, 235))
+        painter.drawText(24 + names, base, value)
+    painter.restore()
 
 
 def _pill(painter: QtGui.QPainter, text: str, at: QtCore.QPoint, align: Qt.AlignmentFlag) -> None:

@@ -1,4 +1,4 @@
-"""The call's window: the newest picture, a status line, four keys. Imports Qt; see `terminal.display_problem`."""
+"""The call's window: the newest picture, its figures, five keys. Imports Qt; see `display.display_problem`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from collections.abc import Callable
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Qt
 
+from receiver.display import NoDisplayError, display_problem
 from receiver.picture import DecodedPicture
-from receiver.terminal import NoDisplayError, display_problem
 from receiver.view import PictureView
 from shared.mailbox import Latest
 from shared.stats import Stats
 
-_KEYS = "r restore   s split   f full screen   q quit"
-_HELP = "r: restoration on or off\ns: decoded | restored\nf: full screen (Esc leaves it)\nq: quit"
+_KEYS = "r restore   s split   i figures   f full screen   q quit"
+_HELP = "r: restoration on or off\ns: decoded | restored\ni: all figures\nf: full screen (Esc leaves it)\nq: quit"
 _REFRESH_MS = 500
 _NOTICE_MS = 1500
 
@@ -27,7 +27,7 @@ _NOTICE_MS = 1500
 class CallWindow(QtWidgets.QWidget):
     """The receiver's window. Lives in the main thread; `notify` may be called from any.
 
-    Keys: r restores or not, s splits the view, f fills the screen (Esc leaves it), q quits.
+    Keys: r restores or not, s splits the view, i shows all figures, f fills the screen (Esc leaves it), q quits.
     """
 
     _arrived = QtCore.Signal()
@@ -55,6 +55,7 @@ class CallWindow(QtWidgets.QWidget):
         self._on_shown = on_shown
         self._restore = restore
         self._line = ""
+        self._figures = False
         self._own_size: QtCore.QSize | None = None
 
         self.view = PictureView()
@@ -86,12 +87,13 @@ class CallWindow(QtWidgets.QWidget):
         self._line = stats.line() if live else ""  # the message in the middle says the rest
         self._elide()
         message = "" if live else stats.state
-        if message != self.view.message:
-            self.view.message = message
+        figures = stats.rows() if self._figures else []
+        if (message, figures) != (self.view.message, self.view.figures):
+            self.view.message, self.view.figures = message, figures
             self.view.update()
 
     def keyPressEvent(self, event: QtGui.QKeyEvent) -> None:  # noqa: N802 (Qt's name)
-        """The four keys, and Esc."""
+        """The five keys, and Esc."""
         plain = event.modifiers() in (Qt.KeyboardModifier.NoModifier, Qt.KeyboardModifier.ShiftModifier)
         key = event.key()
         if event.isAutoRepeat():
@@ -104,6 +106,9 @@ class CallWindow(QtWidgets.QWidget):
             self._set_notice(f"restoration {'on' if self._restore else 'off'}")
         elif plain and key == Qt.Key.Key_S:
             self.view.set_split(not self.view.split)
+        elif plain and key == Qt.Key.Key_I:
+            self._figures = not self._figures
+            self.refresh()
         elif plain and key == Qt.Key.Key_F:
             self.setWindowState(self.windowState() ^ Qt.WindowState.WindowFullScreen)
         elif plain and key == Qt.Key.Key_Escape:
@@ -186,7 +191,7 @@ def create_application(checked: bool = False) -> QtWidgets.QApplication:
     """The process's QApplication; made here if there is none yet.
 
     Raises NoDisplayError, with the reason, where Qt would end the process instead; `checked` skips that test
-    for callers who did it (`terminal.display_problem`). Closing the last window ends its loop.
+    for callers who did it (`display.display_problem`). Closing the last window ends its loop.
     """
     existing = QtWidgets.QApplication.instance()
     if isinstance(existing, QtWidgets.QApplication):

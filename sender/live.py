@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sender.adaptation import FrameLimit, Ladder, scaled, scaled_size
 from sender.encoder import EncodeStats, SemanticEncoder
 from sender.face import Segmenter
 from sender.rate import KeyframeGate
@@ -17,7 +18,7 @@ from shared.lines import JsonLines
 from shared.mailbox import Latest
 from shared.picture import CLOCK_RATE, Picture
 from shared.stamp import Stamp, write_stamp
-from shared.stats import WindowedRate
+from shared.stats import Stats, WindowedRate
 
 _SHARE_WINDOW = 3.0  # seconds over which the face's share is told and shown
 _LOOK = 0.1  # seconds between looks at what a source that pauses leaves to be done
@@ -41,7 +42,8 @@ class EncodeThread(threading.Thread):
 
     While `congested()` pictures are skipped before coding, which leaves the reference chain whole. Where the source
     pauses, its last picture is sent again about once a second, and at once where a keyframe is asked for. Ticks only
-    ever rise. `clock`: monotonic seconds.
+    ever rise. `target`: bit/s that may be spent now, by default the bitrate of the options; where it is too low for
+    all pictures at their size, fewer and smaller ones are coded. `clock`: monotonic seconds.
     """
 
     def __init__(
@@ -54,25 +56,33 @@ class EncodeThread(threading.Thread):
         options: EncodeOptions,
         size: tuple[int, int],
         clock: Callable[[], float] = time.monotonic,
+        target: Callable[[], float] | None = None,
     ) -> None:
         super().__init__(name="encode", daemon=True)
         self._pictures, self._segmenter, self._gate = pictures, segmenter, gate
         self._deliver, self._congested, self._options = deliver, congested, options
         self._lines = JsonLines(options.stats)
+        self._target = target or (lambda: options.bitrate)
+        self._ladder = Ladder(options.bitrate, size[0] * size[1], clock)
+        self._limit = FrameLimit()
         self._encoder = self._open(size)  # before the first picture, which would wait for it
         self._clock = clock
         # On the pictures' clock:
         self._bits, self._face_bits = WindowedRate(_SHARE_WINDOW), WindowedRate(_SHARE_WINDOW)
         # On `clock`:
         self._sent, self._pictures_coded = WindowedRate(_SHARE_WINDOW), WindowedRate(_SHARE_WINDOW)
-        self._last_stamp = 0
+        self._last_stamp = self._last_call = 0
+        self._coded_pictures = self._keyframes = 0
         self._now = 0.0
         self._newest: Picture | None = None
         self._came = self._went = 0.0  # when it did, and when something last left, on `clock`
+        self._source: Picture | None = None  # of what was coded last, before it was scaled
         self._coded: Picture | None = None
         self.skipped = 0
         self.error: Exception | None = None
         self.last: EncodeStats | None = None
+        self.figures = self.stats
+        """What the statistics say of the call about once a second; replace it by something that knows more."""
 
     def run(self) -> None:
         """Until the mailbox is closed."""
@@ -81,7 +91,7 @@ class EncodeThread(threading.Thread):
                 picture = self._pictures.get(_LOOK)
                 if picture is not None:
                     self._newest, self._came = picture, self._clock()
-                    if self._congested():
+                    if self._congested() or not self._wanted(picture):
                         self.skipped += 1
                     else:
                         self._code(picture)
@@ -97,22 +107,43 @@ class EncodeThread(threading.Thread):
         finally:
             self._lines.close()
 
-    def line(self) -> str:
-        """What is being sent, as one status line."""
+    def stats(self) -> Stats:
+        """What is being coded; nothing of the link. From any thread."""
         if self.last is None:
-            return "starting"
+            return Stats(role="send", state="starting")
         width, height = self._encoder.size
         now = self._clock()
-        fps, kbps = self._pictures_coded.per_second(now), self._sent.per_second(now) / 1e3
-        share = self.face_share
-        face = "no face" if share is None else f"face {share * 100:.0f}%"
-        quantisers = f"QP {self.last.qp_face:.0f}/{self.last.qp_background:.0f}"
-        return f"{width}x{height} · {fps:.0f} fps · {kbps:.0f} kb/s · {face} · {quantisers}"
+        return Stats(
+            role="send",
+            state="live",
+            width=width,
+            height=height,
+            fps=self._pictures_coded.per_second(now),
+            kbps=self._sent.per_second(now) / 1e3,
+            face_share=self.face_share,
+            qp_face=self.last.qp_face,
+            qp_background=self.last.qp_background,
+            pictures=self._coded_pictures,
+            keyframes=self._keyframes,
+            dropped=self.dropped,
+            skipped=self.skipped,
+            trouble="" if self.log_error is None else "log stopped",
+        )
 
     @property
     def dropped(self) -> int:
         """Captured pictures that were not coded so far."""
         return self._pictures.dropped + self.skipped
+
+    @property
+    def level(self) -> int:
+        """Rung of the ladder: 0 for all pictures at their size, see `sender.adaptation.RUNGS`."""
+        return self._ladder.level
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height that are coded."""
+        return self._encoder.size
 
     @property
     def log_error(self) -> OSError | None:
@@ -130,21 +161,29 @@ class EncodeThread(threading.Thread):
 
     def _open(self, size: tuple[int, int]) -> SemanticEncoder:
         o = self._options
-        return SemanticEncoder(*size, o.bitrate, o.share, fps=o.fps, mode=o.mode, preset=o.preset)
+        return SemanticEncoder(*size, self._target(), o.share, fps=o.fps, mode=o.mode, preset=o.preset)
 
     def _late(self) -> bool:
         return self._gate.pending or self._clock() - self._went >= _STILL
 
+    def _wanted(self, picture: Picture) -> bool:
+        """Whether the rate is enough for this picture, too."""
+        fps = self._ladder.update(self._target()).fps
+        return self._limit.due(picture.ticks, fps) or self._gate.pending
+
     def _code(self, picture: Picture) -> None:
-        size = picture.width, picture.height
-        last = self._coded
-        again = last is not None and picture.i420 is last.i420
+        last, source = self._coded, self._source
+        size = scaled_size(picture.width, picture.height, self._ladder.rung.scale)
+        again = last is not None and source is not None and picture.i420 is source.i420 and size == self._encoder.size
+        self._source = picture
+        picture = replace(picture, i420=last.i420 if last is not None and again else scaled(picture.i420, size))
         # A late source may be overtaken by its own repeated picture. More than that is a clock that was set back.
         if last is not None and 0 <= last.ticks - picture.ticks < CLOCK_RATE:
             picture = replace(picture, ticks=last.ticks + 1)
         self._coded, self._went = picture, self._clock()
         if self._encoder.size != size:
             self._encoder = self._open(size)
+        self._encoder.controller.retarget(self._target())
         mask = self._segmenter.mask(picture)
         asked = self._gate.due()
         access_unit, stats = self._encoder.encode(picture, mask, asked, again)
@@ -158,11 +197,17 @@ class EncodeThread(threading.Thread):
         self._sent.add(self._went, stats.bits)
         self._pictures_coded.add(self._went)
         self.last = stats
+        self._coded_pictures += 1
+        self._keyframes += stats.keyframe
         if stats.keyframe or picture.ticks - self._last_stamp >= CLOCK_RATE:
             self._last_stamp = picture.ticks
             access_unit = write_stamp(Stamp(picture.ticks, self.face_share)) + access_unit
         self._deliver(access_unit, picture.ticks)
-        self._lines.write(record(picture, mask, stats, self.dropped))
+        line = record(picture, mask, stats, self.dropped)
+        if picture.ticks - self._last_call >= CLOCK_RATE:
+            self._last_call = picture.ticks
+            line["call"] = self.figures().known()
+        self._lines.write(line)
 
 
 def record(picture: Picture, mask: Mask, stats: EncodeStats, dropped: int = 0) -> dict[str, object]:

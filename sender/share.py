@@ -88,6 +88,13 @@ class ShareController:
         self._face = _Region(SLOPE_FACE, DOWN_FACE, opening - 2)
         self._background = _Region(SLOPE_BACKGROUND, DOWN_BACKGROUND, opening)
 
+    def retarget(self, bitrate: float) -> None:
+        """Another bit/s from the next picture on. Where it is lower, what was saved so far is not spent any more."""
+        if bitrate < self.bitrate:
+            self._debt = min(self._debt, 0.0)
+        self._debt = max(self._debt, -0.8 * bitrate)
+        self.bitrate = bitrate
+
     def plan(
         self,
         area: float,

@@ -55,17 +55,21 @@ class AccessUnitTrack(MediaStreamTrack):
 class PackingEncoder(H264Encoder):
     """Splits access units into RTP payloads (RFC 6184) and tells `on_remb` what the receiver estimates.
 
+    `on_packed` hears the bytes of payload and the number of packets of every access unit, just before they leave.
     Stock aiortc would clamp the target to 500 kb/s and above and re-open its encoder.
     """
 
-    def __init__(self, on_remb: Callable[[int], None]) -> None:
+    def __init__(
+        self, on_remb: Callable[[int], None], on_packed: Callable[[int, int], None] = lambda _bytes, _packets: None
+    ) -> None:
         super().__init__()
-        self._on_remb = on_remb
+        self._on_remb, self._on_packed = on_remb, on_packed
         self._remb = 0
 
     def pack(self, packet: av.Packet[av.stream.Stream]) -> tuple[list[bytes], int]:
         """RTP payloads of one access unit and its RTP timestamp (modulo 2^32)."""
         payloads = self._packetize(self._split_bitstream(bytes(packet)))
+        self._on_packed(sum(map(len, payloads)), len(payloads))
         return payloads, (packet.pts or 0) & 0xFFFFFFFF
 
     @property
@@ -80,8 +84,11 @@ class PackingEncoder(H264Encoder):
 
 
 def attach_encoder(
-    sender: RTCRtpSender, on_keyframe_request: Callable[[], None], on_remb: Callable[[int], None]
+    sender: RTCRtpSender,
+    on_keyframe_request: Callable[[], None],
+    on_remb: Callable[[int], None],
+    on_packed: Callable[[int, int], None] = lambda _bytes, _packets: None,
 ) -> None:
     """Replace the encoder and the keyframe policy of one RTCRtpSender (names guarded in shared/peer.py)."""
-    sender._RTCRtpSender__encoder = PackingEncoder(on_remb)  # type: ignore[attr-defined]
+    sender._RTCRtpSender__encoder = PackingEncoder(on_remb, on_packed)  # type: ignore[attr-defined]
     sender._send_keyframe = on_keyframe_request  # type: ignore[method-assign]

@@ -54,9 +54,20 @@ _TURN_LOGIN = re.compile(r"(turns?:)([^:@]+):([^@]+)@(.+)")
 PRIVATE_NAMES: Final[tuple[tuple[type, str, tuple[str, ...]], ...]] = (
     # class, method that must exist, names that its code must use for our replacements to take effect
     (RTCRtpSender, "_next_encoded_frame", ("_RTCRtpSender__encoder", "isinstance", "Frame", "encode", "pack")),
-    (RTCRtpSender, "_handle_rtcp_packet", ("_send_keyframe", "_retransmit", "target_bitrate")),
+    (
+        RTCRtpSender,
+        "_handle_rtcp_packet",
+        (
+            "_send_keyframe",
+            "_retransmit",
+            "target_bitrate",
+            "_ssrc",
+            "_RTCRtpSender__lsr",
+            "_RTCRtpSender__lsr_time",
+        ),
+    ),
     (RTCRtpSender, "_send_keyframe", ()),
-    (RTCRtpSender, "_retransmit", ()),
+    (RTCRtpSender, "_retransmit", ("_RTCRtpSender__rtp_history",)),
     (
         RTCRtpReceiver,
         "_handle_rtp_packet",
@@ -69,6 +80,7 @@ PRIVATE_NAMES: Final[tuple[tuple[type, str, tuple[str, ...]], ...]] = (
             "_send_rtcp_pli",
             "_send_rtcp_nack",
             "missing",
+            "add",
             "_data",
         ),
     ),
@@ -78,6 +90,7 @@ PRIVATE_NAMES: Final[tuple[tuple[type, str, tuple[str, ...]], ...]] = (
     (H264Encoder, "_split_bitstream", ()),
     (H264Encoder, "_packetize", ()),
     (RTCDtlsTransport, "_handle_rtp_data", ("_handle_rtp_packet",)),
+    (RTCDtlsTransport, "_handle_rtcp_data", ("_handle_rtcp_packet",)),
     (RTCIceGatherer, "gather", ("_connection", "gather_candidates")),
     (Connection, "gather_candidates", ("get_component_candidates", "_transport_policy")),
     (Connection, "get_component_candidates", ()),

@@ -83,7 +83,9 @@ def one_sentence(role: Role) -> Middleware:
 
 
 async def read_text(request: web.Request) -> str:
-    """The body, if it is text of at most `MAX_BODY` bytes that comes in time; else HTTP 400, 408 or 413."""
+    """The body, if it is text of at most `MAX_BODY` bytes that comes in time; else HTTP 400, 408, 413 or 415."""
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise web.HTTPUnsupportedMediaType(text="Send the body as it is, not compressed.")
     try:
         body = await asyncio.wait_for(request.read(), _BODY_SECONDS)
         return body.decode("utf-8")
@@ -91,6 +93,8 @@ async def read_text(request: web.Request) -> str:
         raise web.HTTPRequestEntityTooLarge(
             MAX_BODY, text=f"The body is larger than {MAX_BODY // 1024} KiB."
         ) from error
+    except web.RequestPayloadError as error:
+        raise web.HTTPBadRequest(text="The body breaks off.") from error
     except TimeoutError as error:
         raise web.HTTPRequestTimeout(text="The body did not arrive in time.") from error
     except UnicodeDecodeError as error:

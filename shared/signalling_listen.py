@@ -16,15 +16,16 @@ def is_loopback(host: str) -> bool:
     return host in ("127.0.0.1", "localhost", "::1")
 
 
-def parse_listen(text: str) -> tuple[str, int]:
-    """`[HOST:]PORT`, an IPv6 host in brackets; without a host, 127.0.0.1. Raises SemcallError for anything else.
+def parse_listen(text: str, option: str = "--listen") -> tuple[str, int]:
+    """`[HOST:]PORT`, an IPv6 host in brackets; without a host, 127.0.0.1. Raises SemcallError for anything else,
+    which names the `option`.
 
     >>> parse_listen("8788"), parse_listen("0.0.0.0:8788"), parse_listen("[::]:0")
     (('127.0.0.1', 8788), ('0.0.0.0', 8788), ('::', 0))
     """
     match = re.fullmatch(r"(?:(\[[0-9a-fA-F:.]+\]|[^\s:\[\]/@]+):)?(\d{1,5})", text.strip())
     if not match or int(match[2]) > 65535:
-        raise SemcallError(f"--listen {text} is not [HOST:]PORT: write for example 8788, or 0.0.0.0:8788.")
+        raise SemcallError(f"{option} {text} is not [HOST:]PORT: write for example 8788, or 0.0.0.0:8788.")
     return (match[1] or "127.0.0.1").strip("[]"), int(match[2])
 
 

@@ -108,7 +108,10 @@ class CallServer:
         for path in (endpoint, session):
             app.router.add_route("OPTIONS", path, self._options)
             app.router.add_get(path, self._get)
-        runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=0.2)
+        # Left compressed: aiohttp would log a traceback for a body that is not what its Content-Encoding says.
+        runner = web.AppRunner(
+            app, handle_signals=False, access_log=None, shutdown_timeout=0.2, auto_decompress=False
+        )
         await runner.setup()
         try:
             await web.TCPSite(runner, host, port, ssl_context=self._tls).start()

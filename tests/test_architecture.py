@@ -79,7 +79,7 @@ def test_imports_follow_the_arrows(path: Path) -> None:
         ("models/registry.py", "if True:\n    import torch.nn as nn"),
         ("models/evaluation/a.py", "import onnx"),
         ("receiver/decoder.py", "import onnxruntime, torch"),
-        ("receiver/terminal.py", "def f():\n    import PySide6"),
+        ("receiver/display.py", "def f():\n    import PySide6"),
         ("receiver/app.py", "from PySide6 import QtCore"),
         ("sender/a.py", "from . import b"),
         ("sender/a.py", "import importlib\nimportlib.import_module('receiver.app')"),

@@ -24,11 +24,12 @@ import pytest
 
 import receiver.app
 import sender.app
+import sender.call
 from models.registry import list_models
 from receiver.app import ReceiveOptions, Receiver
 from receiver.jitter import AccessUnit
 from receiver.picture import DecodedPicture
-from sender.app import SendOptions
+from sender.options import SendOptions
 from shared.peer import LoopThread, create_peer
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
@@ -426,7 +427,7 @@ def test_ctrl_c_while_connecting(start: Callable[..., Process]) -> None:
 def test_a_killed_sender_is_given_up_and_the_next_can_call(
     start: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receiver.app, "_SILENCE", 1.0)
+    monkeypatch.setattr(receiver.watchdog, "OVER", 3.0)
     with contextlib.ExitStack() as stack:
         answering = Receiver(ReceiveOptions(), stack)
         loop = stack.enter_context(LoopThread())
@@ -444,12 +445,13 @@ def test_a_killed_sender_is_given_up_and_the_next_can_call(
             else:
                 calling.interrupt(signal.SIGTERM)
             until(lambda: not answering.server.busy, "the end of the call")
-            assert answering.stats().state.startswith("Call ended. Waiting for a caller at http")
+            ended = "No media came for 3 s: the call has ended." if gone else "Call ended."
+            assert answering.stats().state.startswith(f"{ended} Waiting for a caller at http")
             assert not answering.over.is_set()
 
 
 def test_a_killed_receiver_is_noticed(start: Callable[..., Process], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sender.app, "_SILENCE", 3.0)
+    monkeypatch.setattr(sender.call, "_SILENCE", 3.0)
     answering = start("receive", "--headless", "--port", 0, "--restore", "off")
     said: list[str] = []
     told: list[str] = []

@@ -113,6 +113,18 @@ def test_bitrates(refused: Run, text: str) -> None:
     assert "write for example 400k or 1.2M" in refused("send", f"--bitrate={text}", "--source", "demo")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--min-bitrate=slow",), "--min-bitrate slow is not a rate"),
+        (("--min-bitrate=500k",), "--min-bitrate 500k is more than --bitrate 400k"),
+        (("--bitrate=80k", "--min-bitrate=81k"), "more than --bitrate 80k"),
+    ],
+)
+def test_lowest_bitrates(refused: Run, arguments: tuple[str, ...], complaint: str) -> None:
+    assert complaint in refused("send", *arguments, "--source", "demo")
+
+
 @pytest.mark.parametrize("text", ["1280", "1280x", "32x32", "9000x9000", "1280*720", "-1x5"])
 def test_sizes(refused: Run, text: str) -> None:
     assert "write for example 1280x720" in refused("send", f"--size={text}", "--source", "demo")

@@ -48,7 +48,9 @@ class Bench:
         self.pictures: Latest[Picture] = Latest()
         self.now = 0.0
         self.gate = KeyframeGate(clock=lambda: self.now)
+        self.options = options or EncodeOptions(bitrate=80e3, share=0.3, mode="exact")
         self.congested = False
+        self.target: float | None = None
         self.units: list[tuple[bytes, int]] = []
         self.clips: dict[tuple[int, int], AstronautClip] = {}
         self._asked = threading.Semaphore(0)
@@ -58,9 +60,10 @@ class Bench:
             self.gate,
             lambda unit, ticks: self.units.append((unit, ticks)),
             lambda: self.congested,
-            options or EncodeOptions(bitrate=80e3, share=0.3, mode="exact"),
+            self.options,
             SIZE,
             clock=lambda: self.now,
+            target=lambda: self.target or self.options.bitrate,
         )
         self._in_vain = False
         get = self.pictures.get
@@ -134,6 +137,51 @@ def test_congestion_skips_before_coding_and_leaves_the_stream_whole() -> None:
     assert 10 * np.log10(255**2 / np.mean((shown - source) ** 2)) > 26
 
 
+def test_a_new_target_is_met_within_a_second_without_an_idr() -> None:
+    with Bench() as bench:
+        for index in range(150):
+            bench.target = 80e3 if index < 60 else 35e3 if index < 120 else 120e3
+            bench.feed(index)
+    assert bench.thread.level == 0
+    assert [n for n, (unit, _) in enumerate(bench.units) if is_keyframe(unit)] == [0]
+    rates = [sum(len(unit) for unit, _ in bench.units[n : n + 30]) * 8 for n in (30, 75, 90, 120)]
+    assert rates == pytest.approx([80e3, 35e3, 35e3, 120e3], rel=0.15)
+
+
+def test_a_poor_rate_takes_pictures_then_size_and_gives_them_back() -> None:
+    """At 160x96 the rungs are below 4.0, 2.8 and 1.8 kb/s: `pixels` of `RUNGS`."""
+    with Bench() as bench:
+        for index in range(30 * 33):
+            bench.target = 60e3 if index < 30 or index >= 300 else 1.5e3
+            bench.feed(index)
+    assert bench.thread.error is None
+    assert bench.thread.level == 0
+    codec = av.CodecContext.create("h264", "r")
+    codec.thread_count = 1
+    frames = [frame for unit, _ in bench.units for frame in codec.decode(av.Packet(unit))] + codec.decode(None)
+    assert not any(frame.is_corrupt for frame in frames)
+    sizes = [(frame.width, frame.height) for frame in frames]
+    changes = [n for n in range(1, len(sizes)) if sizes[n] != sizes[n - 1]]
+    assert [sizes[n] for n in (0, *changes)] == [SIZE, (80, 48), SIZE]
+    assert [n for n, (unit, _) in enumerate(bench.units) if is_keyframe(unit)] == [0, *changes]
+    seconds = [int((ticks - START) / CLOCK_RATE) for _, ticks in bench.units]
+    assert [seconds.count(second) for second in (0, 5, 8, 32)] == [30, 15, 15, 30]
+    assert bench.thread.skipped == 990 - len(bench.units)
+    assert bench.thread.size == SIZE
+
+
+def test_a_keyframe_is_not_left_out() -> None:
+    with Bench() as bench:
+        bench.target = 2.5e3
+        for index in range(120):
+            if index == 91:
+                bench.gate.request()
+            bench.feed(index)
+    assert bench.thread.level == 2
+    times = [(ticks - START) // 3000 for unit, ticks in bench.units if is_keyframe(unit)]
+    assert times == [0, 91]
+
+
 def test_stamps_come_with_idrs_and_every_second() -> None:
     with Bench() as bench:
         for index in range(70):
@@ -198,11 +246,11 @@ def test_lines_say_what_was_coded(tmp_path: Path) -> None:
 
 def test_status_line_and_share() -> None:
     with Bench() as bench:
-        assert bench.thread.line() == "starting"
+        assert bench.thread.stats().line() == "starting"
         assert bench.thread.face_share is None
         for index in range(45):
             bench.feed(index)
-    parts = bench.thread.line().split(" · ")
+    parts = bench.thread.stats().line().split(" · ")
     assert parts[0] == "160x96"
     assert parts[1] in ("30 fps", "31 fps")
     assert float(parts[2].removesuffix(" kb/s")) == pytest.approx(80, rel=0.5)
@@ -219,7 +267,7 @@ def test_nobody_in_view_is_said() -> None:
         for index in range(3):
             bench.feed(index)
     assert bench.thread.face_share is None
-    assert "no face" in bench.thread.line()
+    assert "no face" in bench.thread.stats().line()
     stamp = read_stamp(bench.units[0][0])
     assert stamp is not None
     assert stamp.face_share is None
@@ -297,9 +345,9 @@ def test_the_status_line_goes_on_in_a_pause() -> None:
     with Bench() as bench:
         for index in range(60):
             bench.feed(index)
-        before, share = bench.thread.line(), bench.thread.face_share
+        before, share = bench.thread.stats().line(), bench.thread.face_share
         bench.now += 10.0
-        after = bench.thread.line()
+        after = bench.thread.stats().line()
     assert " 30 fps" in before or " 31 fps" in before
     assert after.split(" · ")[1:3] == ["0 fps", "0 kb/s"]
     assert bench.thread.face_share == share

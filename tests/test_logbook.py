@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from receiver.logbook import Counts, Logbook
+from receiver.logbook import Logbook
 from receiver.picture import DecodedPicture
 from shared.errors import SemcallError
 from shared.lines import require_writable
@@ -21,18 +21,20 @@ TICKS = 1_700_000_000 * CLOCK_RATE + 12_345
 
 def picture(shown: float, **facts: object) -> DecodedPicture:
     i420 = np.full((54, 64), 90, np.uint8)
-    values = {"captured": shown - 0.050, "arrived": shown - 0.040, "decoded": shown - 0.030, "shown": shown} | facts
-    return DecodedPicture(i420, np.full((3, 4), 31, np.uint8), 0, False, **values)  # type: ignore[arg-type]
+    values = {"captured": shown - 0.050, "arrived": shown - 0.040, "decoded": shown - 0.030, "shown": shown}
+    values |= {"keyframe": False} | facts
+    return DecodedPicture(i420, np.full((3, 4), 31, np.uint8), 0, **values)  # type: ignore[arg-type]
 
 
 def test_figures_of_the_last_seconds() -> None:
     logbook = Logbook()
-    base = Stats(state="live", restorer="small on CPU")
-    empty = logbook.stats(base)
-    assert (empty.fps, empty.kbps, empty.restored_percent) == (0, 0, 0)
+    empty = logbook.stats()
+    assert (empty.fps, empty.kbps, empty.restored_percent, empty.pictures, empty.freeze_seconds) == (0, 0, 0, 0, 0)
+    assert empty.width is None
     assert empty.latency_ms is None
     assert empty.restore_ms is None
-    logbook.new_call(lambda: Counts(face_share=0.21, lost=3, dropped=4))
+    base = Stats(state="live", restorer="small on CPU", face_share=0.21, lost=3, dropped=4)
+    logbook.new_call(lambda: base)
     now = time.time()
     for index in range(30):
         restored = index % 3 == 0
@@ -44,7 +46,7 @@ def test_figures_of_the_last_seconds() -> None:
                 restore_ms=8.0 if restored else 0.0,
             )
         )
-    stats = logbook.stats(base)
+    stats = logbook.stats()
     assert (stats.width, stats.height) == (64, 36)
     assert 0 < stats.fps <= 30
     assert 0 < stats.kbps <= 240
@@ -53,6 +55,7 @@ def test_figures_of_the_last_seconds() -> None:
     assert stats.restored_percent == pytest.approx(100 / 3)
     assert stats.latency_ms == pytest.approx(50, abs=0.01)
     assert (stats.state, stats.restorer, stats.lost, stats.dropped) == ("live", "small on CPU", 3, 4)
+    assert (stats.pictures, stats.keyframes) == (30, 0)
 
 
 def test_latencies_that_only_disagreeing_clocks_explain_are_left_out() -> None:
@@ -61,13 +64,13 @@ def test_latencies_that_only_disagreeing_clocks_explain_are_left_out() -> None:
     logbook.shown(picture(now, captured=0.0))  # not known
     logbook.shown(picture(now, captured=now + 5))
     logbook.shown(picture(now, captured=now - 3600))
-    assert logbook.stats(Stats()).latency_ms is None
+    assert logbook.stats().latency_ms is None
 
 
 def test_old_pictures_count_no_more() -> None:
     logbook = Logbook()
     logbook.shown(picture(time.time() - 10, restored=np.zeros((54, 64), np.uint8), restore_ms=5.0))
-    stats = logbook.stats(Stats())
+    stats = logbook.stats()
     assert stats.fps == 0
     assert stats.restore_ms is None
     assert stats.restored_percent == 0
@@ -88,18 +91,18 @@ def test_a_json_line_for_every_picture_in_the_senders_ticks(tmp_path: Path) -> N
     assert [line["restored"] for line in lines] == [False, False, False, True]
     assert lines[3]["restore_ms"] == 7.65
     assert [line["rung"] for line in lines] == ["off", "off", "off", "small, face only"]
-    assert set(lines[0]) == {
+    assert set(lines[1]) == {
         "ticks", "captured", "arrived", "decoded", "shown", "restored", "restore_ms", "rung", "keyframe",
         "damaged", "lost", "skipped", "plis", "dropped",
     }  # fmt: skip
+    assert set(lines[0]) == set(lines[1]) | {"call"}
 
 
 def test_every_line_tells_losses_from_drops(tmp_path: Path) -> None:
     logbook = Logbook(tmp_path / "shown.jsonl")
     for index in range(3):
-        logbook.new_call(
-            lambda index=index: Counts(lost=index, skipped=10 + index, plis=20 + index, dropped=30 + index)
-        )
+        stats = Stats(lost=index, skipped=10 + index, plis=20 + index, dropped=30 + index)
+        logbook.new_call(lambda stats=stats: stats)
         logbook.shown(picture(1.7e9 + index))
     logbook.close()
     lines = [json.loads(line) for line in (tmp_path / "shown.jsonl").read_text().splitlines()]
@@ -108,14 +111,46 @@ def test_every_line_tells_losses_from_drops(tmp_path: Path) -> None:
         assert figures == [index, 10 + index, 20 + index, 30 + index]
 
 
+def test_about_once_a_second_a_line_tells_of_the_whole_call(tmp_path: Path) -> None:
+    logbook = Logbook(tmp_path / "shown.jsonl")
+    logbook.new_call(lambda: Stats(state="live", packets=10, lost=1, restorer="off"))
+    times = [1.7e9 + index / 4 for index in range(9)]
+    for when in times:
+        logbook.shown(picture(when, keyframe=when == times[4]))
+    logbook.shown(picture(times[0]))  # the clock was set back
+    logbook.close()
+    lines = [json.loads(line) for line in (tmp_path / "shown.jsonl").read_text().splitlines()]
+    assert [index for index, line in enumerate(lines) if "call" in line] == [0, 4, 8, 9]
+    call = lines[4]["call"]
+    assert call["restorer"] == "off"
+    assert (call["role"], call["state"], call["packets"], call["lost"]) == ("receive", "live", 10, 1)
+    assert (call["pictures"], call["keyframes"], call["freeze_seconds"]) == (5, 1, 0)
+    assert "target_kbps" not in call
+
+
+def test_loss_and_freezes_of_a_call() -> None:
+    logbook = Logbook()
+    counts = {"packets": 0, "lost": 0}
+    logbook.new_call(lambda: Stats(state="live", **counts))
+    now = time.time()
+    for index in range(10):
+        counts["packets"] += 9
+        counts["lost"] += 1
+        logbook.shown(picture(now - 2 + index / 30 + (1.0 if index == 9 else 0)))
+    stats = logbook.stats()
+    assert stats.loss == pytest.approx(0.1)
+    assert stats.freeze_seconds == pytest.approx(1 + 1 / 30)
+
+
 def test_a_new_call_knows_nothing_of_the_one_before() -> None:
     logbook = Logbook()
+    fresh = logbook.stats()
     for index in range(20):
         logbook.received(1000)
         logbook.shown(picture(time.time() + index * 1e-3, restored=np.zeros((54, 64), np.uint8), restore_ms=5.0))
-    assert logbook.stats(Stats(state="live")).latency_ms is not None
-    logbook.new_call(Counts)
-    assert logbook.stats(Stats(state="live")) == Stats(state="live")
+    assert logbook.stats().latency_ms is not None
+    logbook.new_call(Stats)
+    assert logbook.stats() == fresh
 
 
 def test_snapshots_of_stamped_pictures_restored_or_not(tmp_path: Path) -> None:
@@ -175,7 +210,7 @@ def test_a_full_disk_ends_the_logging_and_not_the_call(tmp_path: Path) -> None:
     for index in range(400):  # more than the file's buffer
         logbook.shown(picture(time.time() + index * 1e-6))
     assert logbook.errors == ["The log /dev/full is incomplete (No space left on device)."]
-    assert logbook.stats(Stats(state="live")).fps > 0
+    assert logbook.stats().fps > 0
     logbook.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from test_decoder import as_unit, coded, reference
 
 from receiver import pipeline
+from receiver.freeze import OnLoss
 from receiver.picture import DecodedPicture
 from receiver.pipeline import DecodeThread, RestoreThread
 from receiver.restorer import RestorerLadder
@@ -124,6 +126,24 @@ def test_the_newest_wins_and_order_is_kept() -> None:
     assert shown.pictures.empty()
 
 
+def test_the_restorer_is_told_of_damage() -> None:
+    told: list[int] = []
+
+    class Listener(Inverter):
+        def restore(self, i420: I420, qp: NDArray[np.uint8]) -> I420:
+            told.append(int(qp.max()))
+            return super().restore(i420, qp)
+
+    shown = Shown(Listener())
+    told.clear()
+    for damaged in (False, True):
+        picture = shown.show(replace(decoded(1), damaged=damaged))
+        assert picture.restored is not None
+        assert np.all(picture.qp == 30)  # what was coded
+    assert told == [30, 36]
+    shown.thread.close()
+
+
 def test_off_and_on_again() -> None:
     restorer = Inverter()
     shown = Shown(restorer)
@@ -179,10 +199,10 @@ def test_closing_does_not_wait_for_pictures() -> None:
 
 
 class Decoding:
-    def __init__(self) -> None:
+    def __init__(self, on_loss: OnLoss = "show") -> None:
         self.pictures: queue.Queue[DecodedPicture] = queue.Queue()
         self.requests = 0
-        self.thread = DecodeThread(self.pictures.put, self.ask)
+        self.thread = DecodeThread(self.pictures.put, self.ask, on_loss)
 
     def ask(self) -> None:
         self.requests += 1
@@ -210,6 +230,21 @@ def test_a_damaged_unit_asks_for_a_keyframe_and_decoding_goes_on() -> None:
     decoding.thread.start()
     assert [decoding.pictures.get(timeout=WAIT).damaged for _ in range(3)] == [False, True, False]
     assert decoding.requests == 1
+    decoding.thread.close()
+    decoding.thread.join(WAIT)
+
+
+def test_damaged_pictures_are_decoded_and_held_until_the_idr() -> None:
+    units = coded(5, keyframes=(0, 3))
+    decoding = Decoding("freeze")
+    for index in (0, 2, 3, 4):  # without the second
+        tainted = index == 2
+        decoding.thread.submit(replace(as_unit(units[index], index), tainted=tainted))
+    decoding.thread.start()
+    got = [decoding.pictures.get(timeout=WAIT) for _ in range(3)]
+    assert [picture.rtp_ticks // 3000 for picture in got] == [0, 3, 4]
+    assert not any(picture.damaged for picture in got)
+    assert decoding.thread.held == 1
     decoding.thread.close()
     decoding.thread.join(WAIT)
 

@@ -16,15 +16,18 @@ from faces import CARD, BrightParser
 from numpy.typing import NDArray
 
 import sender.app
-from sender.app import SendOptions
-from sender.capture import DemoSource
+import sender.call
+from sender.call import Call
+from sender.capture import DemoSource, open_source
 from sender.live import EncodeOptions
+from sender.options import SendOptions
 from sender.parser import FaceOptions
 from shared.errors import SemcallError
 from shared.lines import JsonLines
-from shared.peer import LoopThread
+from shared.peer import LoopThread, close_peer, create_peer, prefer_h264
 from shared.picture import I420
 from shared.signals import interruptible
+from shared.stats import Stats
 
 needs_signals = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
@@ -63,8 +66,8 @@ class Link:
         async def hang_up(_call: Any) -> None:
             link.closing += 1
 
-        monkeypatch.setattr(sender.app._Call, "connect", connect)
-        monkeypatch.setattr(sender.app._Call, "_hang_up", hang_up)
+        monkeypatch.setattr(sender.call.Call, "connect", connect)
+        monkeypatch.setattr(sender.call.Call, "_hang_up", hang_up)
 
     def push(self, _unit: bytes, _ticks: int) -> None:
         self.sent += 1
@@ -72,6 +75,24 @@ class Link:
 
 def options(**more: Any) -> SendOptions:
     return SendOptions(source="demo", size=(160, 96), **more)
+
+
+@pytest.mark.parametrize(("bitrate", "floor", "lowest"), [(400e3, 150e3, 150e3), (80e3, 100e3, 80e3)])
+async def test_a_call_is_controlled_from_its_first_packet(bitrate: float, floor: float, lowest: float) -> None:
+    asked = options(encode=EncodeOptions(bitrate=bitrate), min_bitrate=floor)
+    call = Call(asked, None, open_source("demo", (160, 96), None), None, LoopThread())
+    assert call._target() == bitrate
+    peer = create_peer()
+    prefer_h264(peer.addTransceiver("video", direction="sendonly"))
+    call.attach(peer)
+    assert call.control is not None
+    assert call._target() == call.control.target == bitrate
+    for remb in range(20_000, 10_000, -1000):
+        call.control._packed(10_000, 10)
+        call.control._estimated(remb)
+    assert call._target() == lowest
+    assert call.stats().target_kbps == lowest / 1e3
+    await close_peer(peer)
 
 
 def test_an_unexpected_failure_of_the_source_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +105,7 @@ def test_an_unexpected_failure_of_the_source_is_one_sentence(monkeypatch: pytest
 
     monkeypatch.setattr(DemoSource, "frames", frames)
     with pytest.raises(SemcallError) as caught:
-        sender.app.send(options(), print, lambda _line: None)
+        sender.app.send(options(), print, lambda _stats: None)
     assert "MemoryError: no more memory" in str(caught.value)
     assert str(caught.value).endswith(".")
     assert "\n" not in str(caught.value)
@@ -102,7 +123,7 @@ def test_a_failure_that_has_its_sentence_keeps_it(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(DemoSource, "frames", frames)
     with pytest.raises(SemcallError) as caught:
-        sender.app.send(options(), print, lambda _line: None)
+        sender.app.send(options(), print, lambda _stats: None)
     assert caught.value is failure
 
 
@@ -120,7 +141,7 @@ def test_statistics_and_face_finder_that_failed_are_told_at_the_end(
     def fail(_found: object) -> NDArray[np.float32]:
         raise ValueError("network")
 
-    def status(_line: str) -> None:
+    def status(_stats: Stats) -> None:
         assert coded.wait(20)
 
     monkeypatch.setattr(JsonLines, "write", full)
@@ -137,7 +158,7 @@ def test_statistics_and_face_finder_that_failed_are_told_at_the_end(
 def test_a_second_ctrl_c_does_not_cut_the_hanging_up_short(monkeypatch: pytest.MonkeyPatch) -> None:
     link = Link(monkeypatch)
     finished = []
-    close = sender.app._Call.close
+    close = sender.call.Call.close
 
     def closing(call: Any) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -151,11 +172,11 @@ def test_a_second_ctrl_c_does_not_cut_the_hanging_up_short(monkeypatch: pytest.M
         finished.append(True)
 
     stop = LoopThread.stop
-    monkeypatch.setattr(sender.app._Call, "close", closing)
+    monkeypatch.setattr(sender.call.Call, "close", closing)
     monkeypatch.setattr(LoopThread, "__exit__", stopping)
     said: list[str] = []
 
-    def status(_line: str) -> None:
+    def status(_stats: Stats) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)

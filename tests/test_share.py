@@ -66,6 +66,18 @@ def test_converges_to_rate_and_share(bitrate: float, wanted: float) -> None:
     assert max(abs(window - wanted) for window in windows) < 0.03
 
 
+def test_a_lower_target_leaves_no_savings_to_spend() -> None:
+    controller, plant = ShareController(1e6, 0.25, "exact", PIXELS), Plant()
+    plant.run(controller, 60)
+    controller._debt = 300e3  # the pictures before were easy
+    controller.retarget(250e3)
+    rows = plant.run(controller, 30, lambda _index: False)
+    assert rate(rows) < 1.1 * 250e3
+    controller._debt = 50e3
+    controller.retarget(300e3)
+    assert controller._debt == 50e3
+
+
 def test_follows_steps_of_bitrate_and_share() -> None:
     controller, plant = ShareController(400e3, 0.15, "exact", PIXELS), Plant()
     plant.run(controller, 120)

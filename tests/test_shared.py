@@ -1,4 +1,4 @@
-"""What both ends share: mailbox, windows of figures, status line, macroblock grid, picture planes."""
+"""What both ends share: mailbox, windows of figures, macroblock grid, picture planes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared.grid import grid_shape, mask_to_pixels, row_runs
 from shared.lines import JsonLines
 from shared.mailbox import Latest
 from shared.picture import Picture, bgr_from_i420, bgra_from_i420, i420_from_bgr, planes, size_of
-from shared.stats import Stats, WindowedRate, WindowedValues
+from shared.stats import WindowedRate, WindowedValues
 
 
 def test_mailbox_keeps_the_newest_and_counts_the_rest() -> None:
@@ -119,15 +119,6 @@ def test_percentiles_of_little() -> None:
     for value in (4.0, 1.0, 2.0, 3.0):
         window.add(value)
     assert (window.percentile(0), window.median, window.percentile(95)) == (1.0, 2.0, 4.0)
-
-
-def test_status_line() -> None:
-    assert Stats(state="waiting for a sender").line() == "waiting for a sender"
-    stats = Stats("live", 1280, 720, 29.6, 401.4, 0.153, "small (CPU)", 21.4, 98.0, 63.7)
-    line = "1280x720 · 30 fps · 401 kb/s · face 15% · small (CPU) 21 ms · latency 64 ms"
-    assert stats.line() == line
-    assert Stats("live", 640, 360, 30, 200).line() == "640x360 · 30 fps · 200 kb/s · off"
-    assert Stats("live", 640, 360, 30, 200, lost=7).line() == "640x360 · 30 fps · 200 kb/s · off · lost 7"
 
 
 def test_lines_file(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def test_clock_runs_on_where_rtp_timestamps_wrap() -> None:
 
     units: list[AccessUnit] = []
     jitter = MarkerJitterBuffer(units.append)
+    jitter._parameters = True  # as if they had come
     first = 2**32 - 4500
     for index in range(4):
         returned = jitter.add(Fragment(index, (first + 3000 * index) % 2**32))  # type: ignore[arg-type]

@@ -1,23 +1,17 @@
-"""The headless view, and finding out that there is no display."""
+"""A call's figures in the terminal: the same table at both ends."""
 
 from __future__ import annotations
 
 import io
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
-import pytest
 from rich.console import Console
 
-from receiver.terminal import TerminalView, _reason, display_problem, plain_line, table
 from shared.stats import Stats
+from shared.terminal import Board, TerminalView, plain_line, table
 
-ROOT = Path(__file__).resolve().parents[1]
 LIVE = Stats(
     state="live",
     width=1280,
@@ -29,10 +23,47 @@ LIVE = Stats(
     restore_ms=14.26,
     restored_percent=97.4,
     latency_ms=41.2,
+    packets=2210,
     lost=3,
+    loss=0.0013,
+    nacks=4,
+    retransmitted=2,
+    plis=1,
+    keyframes=2,
+    jitter_ms=3.14,
+    rtt_ms=52.4,
+    pictures=300,
     dropped=5,
+    held=2,
+    skipped=1,
+    freeze_seconds=0.44,
 )
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="X and Wayland are Linux matters")
+SENDING = Stats(
+    role="send",
+    state="live",
+    width=1280,
+    height=720,
+    fps=29.94,
+    kbps=401.7,
+    target_kbps=400.0,
+    link_kbps=612.3,
+    wire_kbps=455.4,
+    face_share=0.163,
+    qp_face=24.4,
+    qp_background=37.6,
+    loss=0.021,
+    packets=2213,
+    lost=3,
+    nacks=4,
+    retransmitted=3,
+    plis=1,
+    keyframes=2,
+    jitter_ms=3.14,
+    rtt_ms=51.7,
+    pictures=300,
+    dropped=2,
+    skipped=1,
+)
 
 
 def rendered(stats: Stats) -> str:
@@ -42,10 +73,8 @@ def rendered(stats: Stats) -> str:
     return console.file.getvalue()
 
 
-def shown_while(
-    console: Console, stats: Callable[[], Stats], enough: threading.Event, plain_period: float = 5.0
-) -> str:
-    view = TerminalView(stats, console, period=0.01, plain_period=plain_period)
+def shown_while(console: Console, stats: Callable[[], Stats], enough: threading.Event) -> str:
+    view = TerminalView(stats, console, period=0.01)
     with view:
         assert enough.wait(10)
     view.stop()  # may be repeated
@@ -66,13 +95,19 @@ class Script:
         return self.states[min(self.count, len(self.states)) - 1]
 
 
-def test_table_has_every_figure() -> None:
+def cells(stats: Stats) -> dict[str, str]:
+    """The table's rows as they are drawn."""
     rows = {}
-    for line in rendered(LIVE).splitlines():
-        cells = [cell.strip() for cell in line.strip("│┃").split("│")]
-        if len(cells) == 2:
-            rows[cells[0]] = cells[1]
-    assert rows == {
+    for line in rendered(stats).splitlines():
+        found = [cell.strip() for cell in line.strip("│┃").split("│")]
+        if len(found) == 2:
+            rows[found[0]] = found[1]
+    return rows
+
+
+def test_the_receivers_table() -> None:
+    assert "semcall receive" in rendered(LIVE)
+    assert cells(LIVE) == {
         "state": "live",
         "resolution": "1280x720",
         "frame rate": "29.9 fps",
@@ -82,16 +117,54 @@ def test_table_has_every_figure() -> None:
         "restoration": "14.3 ms",
         "restored": "97%",
         "latency": "41 ms",
-        "packets lost": "3",
-        "pictures dropped": "5",
+        "round trip": "52 ms",
+        "jitter": "3.1 ms",
+        "RTP packets": "2210",
+        "packets lost": "3, 0.1% lately",
+        "NACKs": "4, 2 retransmitted",
+        "PLIs": "1",
+        "keyframes": "2",
+        "pictures": "300, 5 dropped, 2 held, 1 skipped",
+        "frozen": "0.4 s",
     }
 
 
-def test_table_shows_a_dash_for_the_unknown_and_keeps_brackets() -> None:
+def test_the_senders_table() -> None:
+    assert "semcall send" in rendered(SENDING)
+    assert cells(SENDING) == {
+        "state": "live",
+        "resolution": "1280x720",
+        "frame rate": "29.9 fps",
+        "bitrate": "402 kb/s",
+        "target": "400 kb/s",
+        "link": "612 kb/s, 455 in use",
+        "face share": "16%",
+        "quantisers": "face 24, rest 38",
+        "round trip": "52 ms",
+        "jitter": "3.1 ms",
+        "RTP packets": "2213",
+        "packets lost": "3, 2.1% lately",
+        "NACKs": "4, 3 retransmitted",
+        "PLIs": "1",
+        "keyframes": "2",
+        "pictures": "300, 2 dropped, 1 skipped",
+    }
+
+
+def test_the_table_fits_a_small_terminal() -> None:
+    """Rich would cut what does not fit into 24 lines."""
+    for stats in (LIVE, SENDING):
+        assert len(rendered(replace(stats, trouble="log stopped")).splitlines()) <= 23
+
+
+def test_table_shows_a_dash_for_what_this_end_is_yet_to_learn_and_keeps_brackets() -> None:
     text = rendered(Stats(state="waiting for a caller at http://[::1]:8787"))
     assert "http://[::1]:8787" in text
-    assert text.count("–") == 4
-    assert "0%" in rendered(Stats(face_share=0.0)).split("face share")[1].splitlines()[0]
+    assert {name for name, value in cells(Stats(role="send")).items() if value == "–"} == set(cells(SENDING)) - {
+        "state"
+    }
+    assert cells(Stats()).keys() == cells(LIVE).keys() - {"round trip"}, "which only a loss tells a receiver"
+    assert cells(Stats(face_share=0.0))["face share"] == "0%"
 
 
 def test_what_is_no_longer_written_is_shown_first() -> None:
@@ -122,78 +195,61 @@ def test_plain_output_has_lines_and_no_control_codes() -> None:
     ]
 
 
+def said(states: list[Stats], period: float) -> list[str]:
+    """The plain lines where a board is shown `states`, one every `period` seconds."""
+    console = Console(file=io.StringIO(), width=100)
+    now = 100.0
+    with Board(console, plain_period=5.0, clock=lambda: now) as board:
+        for index, stats in enumerate(states):
+            now = 100.0 + index * period
+            board.show(stats, last=index == len(states) - 1)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
 def test_plain_output_repeats_during_a_call() -> None:
-    script = Script([LIVE], 12)
-    text = shown_while(Console(file=io.StringIO()), script, script.enough, plain_period=0.03)
-    assert 3 <= text.count(plain_line(LIVE) + "\n") <= script.count // 3 + 2
+    assert said([LIVE] * 26, 0.5) == [plain_line(LIVE)] * 4  # at 0, 5 and 10 s and at the end
 
 
 def test_plain_output_is_not_flooded_by_a_counting_state() -> None:
-    script = Script([LIVE] + [Stats(state=f"No media for {n} s") for n in range(2, 14)], 16)
-    lines = shown_while(Console(file=io.StringIO()), script, script.enough, plain_period=0.05).splitlines()
-    assert lines == [plain_line(LIVE), *(f"No media for {n} s" for n in (2, 7, 12)), "No media for 13 s"]
+    states = [LIVE] + [Stats(state=f"No media for {n} s") for n in range(2, 14)]
+    assert said(states, 1.0) == [plain_line(LIVE), *(f"No media for {n} s" for n in (2, 7, 12)), "No media for 13 s"]
+
+
+def test_plain_output_says_nothing_twice_while_waiting() -> None:
+    waiting = Stats(state="waiting for a caller")
+    assert said([waiting] * 40, 1.0) == ["waiting for a caller"]
 
 
 def test_plain_line_of_a_waiting_receiver_is_its_state() -> None:
     assert plain_line(Stats(state="waiting")) == "waiting"
 
 
-@linux
-def test_no_display_is_said_without_trying(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
-        monkeypatch.delenv(name, raising=False)
-    assert display_problem() == "neither DISPLAY nor WAYLAND_DISPLAY is set"
+def test_a_board_keeps_what_is_said_meanwhile_apart() -> None:
+    """The sender's lines for the user come from the thread that hands over the figures."""
+    console = Console(file=io.StringIO(), width=100)
+    now = 0.0
+    with Board(console, clock=lambda: now) as board:
+        for index in range(24):
+            now = index / 2
+            board.show(SENDING)
+            if index == 1:
+                console.print("The face finder failed.")
+    assert isinstance(console.file, io.StringIO)
+    line = plain_line(SENDING)
+    assert line == "1280x720 · 30 fps · 402 kb/s · face 16% · QP 24/38 · lost 3 · dropped 2"
+    assert console.file.getvalue().splitlines() == [line, "The face finder failed.", line, line]
 
 
-@linux
-def test_a_dead_display_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    monkeypatch.delenv("QT_QPA_PLATFORM", raising=False)
-    monkeypatch.setenv("DISPLAY", ":9999")
-    problem = display_problem()
-    assert problem is not None
-    assert ":9999" in problem or "librar" in problem or "lib" in problem
-    assert "\n" not in problem
-
-
-@linux
-def test_an_unknown_platform_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QT_QPA_PLATFORM", "nonesuch")
-    assert "nonesuch" in (display_problem() or "")
-
-
-@linux
-def test_missing_system_libraries_are_no_display(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "PySide6").mkdir()
-    message = "libEGL.so.1: cannot open shared object file"
-    (tmp_path / "PySide6" / "__init__.py").write_text(f"raise ImportError({message!r})")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
-    assert display_problem() == f"Qt does not start: ImportError: {message}"
-
-
-@linux
-def test_a_display_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "PySide6").mkdir()
-    (tmp_path / "PySide6" / "__init__.py").write_text("import time; time.sleep(60)")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
-    assert display_problem(timeout=0.5) == "the display does not answer within 0.5 s"
-
-
-def test_reasons_are_qts_own_words() -> None:
-    dead = (
-        "qt.qpa.xcb: could not connect to display :5\n"
-        "qt.qpa.plugin: From 6.5.0, xcb-cursor0 or libxcb-cursor0 is needed to load the Qt xcb platform plugin.\n"
-    )
-    assert _reason(dead) == "could not connect to display :5"
-    assert _reason(dead.splitlines()[1]).startswith("Qt lacks system libraries: From 6.5.0, xcb-cursor0")
-    assert _reason("Traceback\n  x\nImportError: libGL.so.1\n\n") == "Qt does not start: ImportError: libGL.so.1"
-    assert _reason("") == "Qt does not start"
-
-
-def test_headless_imports_no_qt() -> None:
-    code = "import sys, receiver.terminal; print([name for name in sys.modules if name.startswith('PySide6')])"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout == "[]\n"
+def test_a_boards_table_stays_when_it_is_closed() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, _environ={"TERM": "xterm"})
+    with Board(console) as board:
+        board.show(Stats(role="send", state="starting"))
+        board.show(SENDING)
+        console.print("Said in between.", markup=False)
+    board.close()
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "bold" not in text
+    assert text.rfind("402 kb/s") > text.rfind("Said in between.") > text.rfind("starting")
+    assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l") >= 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import shutil
 import socket
 from fractions import Fraction
 
@@ -14,6 +13,7 @@ import av
 import pytest
 from aiohttp import web
 from aiortc import RTCSessionDescription, VideoStreamTrack
+from chromium import browsing, find_chromium
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
@@ -24,6 +24,8 @@ from shared.signalling_http import MAX_BODY, SDP
 from shared.signalling_server import FRAGMENT
 from shared.whip_client import WhipClient
 from shared.whip_server import WhipServer
+
+CHROMIUM = find_chromium()
 
 # What Chromium offers for a camera and a microphone, less repetitions.
 BROWSER_OFFER = """\
@@ -358,7 +360,7 @@ CAMERA_PAGE = """<!doctype html><script>
 </script>"""
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome on the path (or in SEMCALL_TEST_CHROMIUM)")
 async def test_a_page_in_chromium_calls_from_another_origin(tmp_path):
     async with receiving(token="s3cret") as receiver:
         result = asyncio.get_running_loop().create_future()
@@ -372,23 +374,9 @@ async def test_a_page_in_chromium_calls_from_another_origin(tmp_path):
                 result.set_result(request.query_string)
             return web.Response(text=CAMERA_PAGE, content_type="text/html")
 
-        async with serving(page) as url:
-            flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
-            flags += ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", "--disable-sync"]
-            flags += ["--disable-background-networking", "--disable-component-update"]
-            flags += ["--remote-debugging-port=0", f"--user-data-dir={tmp_path}"]
-            browser = await asyncio.create_subprocess_exec(
-                "chromium",
-                *flags,
-                f"{URL(url).with_path('/')}?to={receiver.server.url}",
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
-            )
-            try:
-                assert await asyncio.wait_for(result, 45) == "201,204,200"
-            finally:
-                browser.terminate()
-                await browser.wait()
+        async with serving(page) as url, browsing(CHROMIUM, tmp_path) as tab:
+            await tab.open(f"{URL(url).with_path('/')}?to={receiver.server.url}")
+            assert await asyncio.wait_for(result, 45) == "201,204,200"
         assert receiver.ends == 1
 
 

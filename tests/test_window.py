@@ -291,7 +291,9 @@ def test_f_fills_the_screen_and_escape_leaves(call: Call) -> None:
 
 def test_other_keys_do_nothing(call: Call) -> None:
     QtTest.QTest.keyClick(call.window, Qt.Key.Key_R, Qt.KeyboardModifier.AltModifier)
+    QtTest.QTest.keyClick(call.window, Qt.Key.Key_I, Qt.KeyboardModifier.ControlModifier)
     call.press(Qt.Key.Key_X)
+    assert call.window.view.figures == []
     assert call.restore == []
     assert call.window.isVisible()
 
@@ -363,6 +365,39 @@ def test_a_narrow_window_keeps_the_figures(call: Call) -> None:
     assert not call.window.keys.isVisible()
     assert call.window.status.text().startswith("640x360 ·")
     assert call.window.status.text().endswith("…")
+
+
+def test_i_shows_all_figures_over_the_picture(call: Call) -> None:
+    call.stats = replace(LIVE, restorer="small on CPU", packets=2210, lost=3, loss=0.0013, jitter_ms=3.1)
+    call.send(decoded(photo()))
+    plain = call.grab()
+    call.press(Qt.Key.Key_I)
+    assert call.window.view.figures == call.stats.rows()
+    assert ("packets lost", "3, 0.1% lately") in call.window.view.figures
+    shown = call.grab()
+    panel = shown[20:100, 20:150]
+    assert difference(panel, plain[20:100, 20:150]) > 10
+    assert panel.max() > 200  # letters
+    assert difference(shown[:, 560:], plain[:, 560:]) == 0, "a panel, not a veil"
+    call.stats = replace(call.stats, lost=4)
+    call.window._refresher.timeout.emit()
+    call.settle()
+    assert ("packets lost", "4, 0.1% lately") in call.window.view.figures
+    call.press(Qt.Key.Key_I)
+    assert call.window.view.figures == []
+    assert difference(call.grab(), plain) == 0
+
+
+def test_the_figures_fit_a_small_window(call: Call) -> None:
+    call.send(decoded(photo()))
+    call.window.resize(200, 160)
+    call.settle()
+    plain = call.grab()
+    call.press(Qt.Key.Key_I)
+    shown = call.grab()
+    assert difference(shown, plain) > 10
+    assert difference(shown[-8:], plain[-8:]) == 0  # nothing is cut off at the lower edge
+    assert difference(shown[:, -8:], plain[:, -8:]) == 0
 
 
 def test_the_image_shares_the_pixels() -> None:

@@ -1,0 +1,162 @@
+"""Rate control of a call at its sending end: what aiortc hears from the receiver, told to the policies.
+
+Everything is replaced on the one RTCRtpSender given (names guarded in shared/peer.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from aiortc import RTCRtpSender, clock
+from aiortc.rtp import (
+    RTCP_RTPFB_NACK,
+    RTP_HISTORY_SIZE,
+    AnyRtcpPacket,
+    RtcpReceiverInfo,
+    RtcpRrPacket,
+    RtcpRtpfbPacket,
+    RtcpSrPacket,
+    RtpPacket,
+)
+from aiortc.utils import uint16_add, uint16_gt
+
+from sender.congestion import RateTarget
+from sender.rate import KeyframeGate
+from sender.retransmission import RetransmissionGovernor
+from sender.sent import PACKET_OVERHEAD
+from sender.track import attach_encoder
+
+_RTX_HEADER = 2  # bytes: the original sequence number (RFC 4588 section 4)
+_ASKED = 256  # requested sequence numbers that are remembered; few enough that none comes round again
+_LONGEST_TRIP = 10.0  # seconds; what looks longer is a clock that was set
+
+
+class SendControl:
+    """Gives the target rate of a call and answers retransmission and keyframe requests.
+
+    Belongs to the loop's thread; the figures may be read from any. `ceiling`, `floor`: bit/s of coded video.
+    `monotonic`: seconds.
+    """
+
+    def __init__(
+        self,
+        sender: RTCRtpSender,
+        gate: KeyframeGate,
+        ceiling: float,
+        floor: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sender, self._gate = sender, gate
+        self._rates = RateTarget(ceiling, floor, monotonic)
+        self._governor = RetransmissionGovernor(lambda: self._rates.bitrate, clock=monotonic)
+        self._asked: dict[int, None] = {}
+        self._gone = 0
+        self._retransmit_now: Callable[[int], Coroutine[Any, Any, None]] = sender._retransmit
+        self._handle: Callable[[AnyRtcpPacket], Coroutine[Any, Any, None]] = sender._handle_rtcp_packet
+        self.target = self._rates.bitrate
+        """What the encoder is to spend, bit/s."""
+        self.estimate: float | None = None
+        """What the link is believed to carry, bit/s on the wire; None while nothing speaks against the ceiling."""
+        self.remb = 0
+        """The last REMB, bit/s; 0 before the first."""
+        self.loss: float | None = None
+        """Fraction lost in the receiver reports of the last seconds, 0..1."""
+        self.rtt: float | None = None
+        """The last round trip, seconds."""
+        self.wire_bitrate = 0.0
+        """Bit/s sent in the last second, headers down to IP and retransmissions included."""
+        self.nacks = 0
+        """Packets asked for again, every request counted."""
+        self.keyframe_requests = 0
+        """PLI and FIR."""
+        attach_encoder(sender, self._keyframe_wanted, self._estimated, self._packed)
+        sender._retransmit = self._retransmit  # type: ignore[method-assign]
+        sender._handle_rtcp_packet = self._heard  # type: ignore[method-assign]
+
+    @property
+    def retransmitted(self) -> int:
+        """Packets sent again."""
+        return self._governor.retransmitted
+
+    @property
+    def refused(self) -> int:
+        """Requests for a packet that were not served: too much, too soon, or too late."""
+        return self._governor.refused + self._gone
+
+    def _packed(self, payload: int, packets: int) -> None:
+        self._rates.sent(payload, packets)
+        self._rates.update()
+        self._publish()
+
+    def _estimated(self, bitrate: int) -> None:
+        self._rates.estimated(bitrate)
+        self._publish()
+
+    def _keyframe_wanted(self) -> None:
+        self.keyframe_requests += 1
+        self._gate.request()
+
+    def _publish(self) -> None:
+        rates = self._rates
+        self.target, self.estimate, self.remb, self.rtt = rates.bitrate, rates.estimate, rates.remb, rates.rtt
+        self.loss, self.wire_bitrate = rates.loss, rates.wire
+
+    async def _heard(self, packet: AnyRtcpPacket) -> None:
+        if isinstance(packet, RtcpRrPacket | RtcpSrPacket):
+            for report in packet.reports:
+                if report.ssrc == self._sender._ssrc:
+                    self._rates.reported(report.fraction_lost / 256, self._round_trip(report))
+        elif isinstance(packet, RtcpRtpfbPacket) and packet.fmt == RTCP_RTPFB_NACK:
+            self._asked_for(packet.lost)
+        self._publish()
+        await self._handle(packet)
+
+    def _round_trip(self, report: RtcpReceiverInfo) -> float | None:
+        """Seconds, by the last sender report (RFC 3550 section 6.4.1); None where the report answers none."""
+        sender = self._sender
+        sent_at = sender._RTCRtpSender__lsr_time  # type: ignore[attr-defined]
+        if not report.dlsr or sent_at is None or report.lsr != sender._RTCRtpSender__lsr:  # type: ignore[attr-defined]
+            return None
+        return _plausible(time.time() - sent_at - report.dlsr / 65536)
+
+    def _asked_for(self, lost: list[int]) -> None:
+        self.nacks += len(lost)
+        fresh = [number for number in lost if number not in self._asked]
+        for number in fresh:
+            self._asked[number] = None
+        while len(self._asked) > _ASKED:
+            del self._asked[next(iter(self._asked))]
+        if fresh:
+            newest = fresh[0]
+            for number in fresh:
+                newest = number if uint16_gt(number, newest) else newest
+            self._rates.nacked(len(fresh), self._age(uint16_add(newest, 1)))  # the packet after it showed the loss
+
+    def _age(self, sequence_number: int) -> float | None:
+        """Seconds since a packet left, by its abs-send-time extension (24 bits, 6.18 fixed point)."""
+        packet = self._kept(sequence_number)
+        if packet is None or packet.extensions.abs_send_time is None:
+            return None
+        age = ((clock.current_ntp_time() >> 14) - packet.extensions.abs_send_time) & 0xFFFFFF
+        return _plausible(age / (1 << 18))
+
+    def _kept(self, sequence_number: int) -> RtpPacket | None:
+        history: dict[int, RtpPacket] = self._sender._RTCRtpSender__rtp_history  # type: ignore[attr-defined]
+        packet = history.get(sequence_number % RTP_HISTORY_SIZE)
+        return packet if packet is not None and packet.sequence_number == sequence_number else None
+
+    async def _retransmit(self, sequence_number: int) -> None:
+        packet = self._kept(sequence_number)
+        if packet is None:
+            self._gone += 1
+            return
+        size = len(packet.payload) + _RTX_HEADER
+        if self._governor.allow(sequence_number, size + PACKET_OVERHEAD, self._rates.rtt):
+            self._rates.sent(size, 1, again=True)
+            await self._retransmit_now(sequence_number)
+
+
+def _plausible(seconds: float) -> float | None:
+    return seconds if 0 <= seconds <= _LONGEST_TRIP else None
