@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -11,20 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.link import LinkCounts
+from shared.freezes import FreezeCounter
 
-_SMOOTH = 0.1  # seconds; a gap between pictures up to this long is no freeze
 _STEP = 0.1  # seconds between the windows in which rates are looked at
 _TOLERANCE = 1.05  # a window of the wire may hold a packet more than its share
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A picture at the receiver, Unix seconds: `captured` by the sender's clock, `decoded`, `shown`."""
+    """A picture at the receiver, Unix seconds: `captured` by the sender's clock, `decoded`, `shown`.
+
+    `replaced`: pictures that were decoded so far and not shown, since a newer one was there already.
+    """
 
     captured: float
     decoded: float
     shown: float
     damaged: bool
+    replaced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +53,21 @@ class Call:
         return self.sent[-1][0] - self.began if self.sent else 0.0
 
     def fps(self, after: float = 0.0) -> float:
-        """Clean pictures shown per second, from `after` seconds on."""
+        """Clean pictures decoded per second, from `after` seconds on."""
         first, end = self._window(after)
-        clean = [when for when in self._clean() if first <= when < end]
-        return len(clean) / (end - first) if end > first else 0.0
+        within = [s for s in self.seen if first <= s.shown < end]
+        if not within or end <= first:
+            return 0.0
+        replaced = within[-1].replaced - within[0].replaced
+        return (sum(not s.damaged for s in within) + replaced) / (end - first)
 
     def frozen(self) -> float:
-        """Seconds beyond 0.1 between successive clean pictures, summed, to the end of the call."""
+        """Seconds in freezes (shared/freezes.py) between successive clean pictures, to the end of the call."""
         first, end = self._window(0.0)
-        times = [first, *(when for when in self._clean() if first < when < end), end]
-        return sum(max(b - a - _SMOOTH, 0.0) for a, b in itertools.pairwise(times))
+        counter = FreezeCounter(usual=self.length / max(len(self.sent), 1))
+        for when in (first, *(when for when in self._clean() if first < when < end), end):
+            counter.shown(when)
+        return counter.seconds
 
     def latency(self, percentile: float) -> float | None:
         """Seconds from capture to decoded of the clean pictures, nearest rank; None without any."""
@@ -109,7 +117,10 @@ def read_call(sender: Path, receiver: Path, began: float, counts: LinkCounts) ->
     """A call from both ends' `--stats` files; lines that are about no picture are left out."""
     sent = [(line["ticks"] / 90_000, bool(line["keyframe"])) for line in _lines(sender) if "keyframe" in line]
     received = [line for line in _lines(receiver) if line.get("captured")]
-    seen = [Seen(x["captured"], x["decoded"], x["shown"], bool(x["damaged"])) for x in received]
+    seen = [
+        Seen(x["captured"], x["decoded"], x["shown"], bool(x["damaged"]), int(x.get("dropped") or 0))
+        for x in received
+    ]
     asked = [int(line["plis"]) for line in received if line.get("plis") is not None]
     return Call(sent, seen, began, counts.entered, max(asked, default=None))
 

@@ -9,10 +9,12 @@ between them, which needs no root; stock aiortc is benchmarks/stock.py. The sour
 it costs little. Links: 40 ms each way, a queue of 400 ms; only what is said of a link is lost. Their clocks begin
 with the first RTP packet. The figures, over the whole call unless said:
 
-- fps: pictures shown that are not damaged, per second, from the first for as long as the sender captured.
+- fps: pictures decoded and not damaged, per second, from the first for as long as the sender captured (W3C
+  webrtc-stats, framesPerSecond). After a repaired loss several come at once, and of those only the newest is shown.
 - coded: pictures that the sender coded per second: what a busy machine, or the sender's policy, leaves of 30.
 - p50, p95: milliseconds from capture to decoded, of the pictures that are not damaged.
-- freeze: seconds beyond 0.1 between successive clean pictures, summed; what is missing at the end counts.
+- freeze: seconds in which the picture stood still (W3C webrtc-stats, totalFreezesDuration: gaps between clean
+  pictures shown of three mean periods and more, and of the mean and 150 ms); what is missing at the end counts.
 - wire: kb/s into the link, RTP, SRTP, UDP and IP headers, RTCP and retransmissions included; x: over --bitrate.
 - lost: percent of the datagrams lost by chance or outage, + percent that found the queue full.
 - IDR: keyframes coded, the first left out (of stock unknown); PLI: keyframes asked for (of stock unknown).

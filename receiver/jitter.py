@@ -188,9 +188,16 @@ class MarkerJitterBuffer:
 
     def _later_keyframe(self) -> list[RtpFragment] | None:
         """A whole IDR from behind a hole; nothing before it can be decoded cleanly."""
+        walked: set[int] = set()  # or parameter sets in every packet would be walked again for each of them
         for number, begins in self._keys.items():
-            picture = self._up_to_marker(number) if begins else None
-            if picture is not None and is_keyframe(b"".join(packet._data for packet in picture)):
+            if not begins or number in walked:
+                continue
+            picture = self._up_to_marker(number)
+            if picture is None:
+                while number in self._packets:
+                    walked.add(number)
+                    number = (number + 1) & 0xFFFF
+            elif is_keyframe(b"".join(packet._data for packet in picture)):
                 self._partial = False
                 self.skipped += 1
                 return picture

@@ -1,10 +1,12 @@
 """Which lost packets to ask for again, and when (generic NACK, RFC 4585 section 6.2.1). Pure policy.
 
-A number that is missing is asked for once two packets have come from behind it, or after ten milliseconds: sooner
-would ask for packets that only changed places on the way, later would cost every repair that time. No answer within
-a round trip and its usual variation means that the request, or the retransmission, was lost in its turn: it is asked
-for again, until the answer could not come in time any more. Three tries fit into `patience`. With 5% lost in both
-directions a try fails in 10% of all cases, three in a row in one of a thousand.
+A number that is missing is asked for at once on a link that keeps packets in order; where one came late by itself,
+once two packets have come from behind the missing one, or after ten milliseconds: sooner would ask for packets that
+only changed places on the way. No answer within a round trip and its usual variation means that the request, or the
+retransmission, was lost in its turn: it is asked for again, until the answer could not come in time any more. Three
+tries fit into `patience`. With 5% lost in both directions a try fails in 10% of all cases, three in a row in one of a
+thousand. Where first tries fail, each gets an echo a few milliseconds later: a request is small, and a sender that
+has answered the first leaves the second alone.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from typing import Protocol
 from receiver.sequence import RESTART_DISTANCE, distance
 
 REORDERING = 0.01  # seconds; a packet that much behind its successor counts as lost
+_ECHO = 0.015  # seconds from a first try to its echo: bursts of loss on a radio link are mostly shorter
+_FAILING = 0.03  # part of first tries unanswered from which they get one
 _BEHIND = 2  # packets from behind a missing one that make it lost at once
 _FIRST_INTERVAL = 0.1  # seconds between tries before a round trip has been measured
 _INTERVALS = 0.03, 0.5  # seconds; bounds of it after that
@@ -53,6 +57,7 @@ class _Missing:
     first: float = 0.0  # when it was first asked for
     last: float = 0.0
     given_up: bool = False
+    echoed: bool = False
 
 
 class NackSchedule:
@@ -70,6 +75,8 @@ class NackSchedule:
         self._timestamp = 0  # the highest packet's
         self._variation = 0.0
         self._backed_off = 0.0
+        self._in_order = True  # no packet has come late by itself so far
+        self._failing = 0.0  # part of first tries that needed a second, smoothed
         self.ssrc: int | None = None
         """Whose numbers are in `missing` and returned by `due`."""
         self.missing: list[int] = []
@@ -132,12 +139,18 @@ class NackSchedule:
             waited = now - hole.since
             if hole.given_up:
                 continue
+            if hole.tries == 1 and not hole.echoed and self._failing > _FAILING and now - hole.last >= _ECHO:
+                hole.echoed = True  # no try of its own: the round trip stays that of the first
+                chosen.append(number)
+                continue
             if hole.tries == 0:
-                ripe = hole.behind >= _BEHIND or waited >= REORDERING
+                ripe = hole.behind >= _BEHIND or waited >= REORDERING or (self._in_order and self.rtt is not None)
             else:
                 ripe = hole.tries < _TRIES and now - hole.last >= interval
             # The first try goes out even where it is late: without its answer no longer round trip is ever learnt.
             if ripe and (waited + answered <= patience or (hole.tries == 0 and waited <= patience)):
+                if hole.tries == 1:
+                    self._failing += (1.0 - self._failing) / 16
                 hole.first = hole.first if hole.tries else now
                 hole.last = now
                 hole.tries += 1
@@ -153,7 +166,12 @@ class NackSchedule:
 
     def _arrived(self, number: int, now: float) -> None:
         hole = self._holes.pop(number, None)
-        if hole is None or not hole.tries:
+        if hole is None:
+            return
+        # Sooner than any answer: it was on its way all the time.
+        by_itself = hole.tries == 0 or (self.rtt is not None and now - hole.first < self.rtt / 2)
+        self._in_order = self._in_order and not by_itself
+        if by_itself:
             return
         self.recovered += not hole.given_up
         if hole.first != hole.last:
@@ -161,6 +179,8 @@ class NackSchedule:
             # an answer is clear, tries are that far apart, or a round trip longer than them could not be learnt.
             self._backed_off = min(now - hole.first + REORDERING, _INTERVALS[1])
             return
+        # What failed before may only have been asked for twice in one round trip.
+        self._failing = 0.0 if self._backed_off else self._failing * 15 / 16
         self._backed_off = 0.0
         took = now - hole.first
         if self.rtt is None:

@@ -422,6 +422,22 @@ def test_what_is_held_is_bounded() -> None:
     assert line.buffer.needs_keyframe
 
 
+def test_parameter_sets_in_every_packet_cost_no_more_than_other_packets(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = Line(patience=1e9)
+    line.feed(Packet(0, 0, 1, OTHER))
+    looked = 0
+    real = line.buffer._up_to_marker
+
+    def counted(number: int) -> object:
+        nonlocal looked
+        looked += 1
+        return real(number)
+
+    monkeypatch.setattr(line.buffer, "_up_to_marker", counted)
+    line.feed(*(Packet(number, PERIOD, 0, KEY[0]) for number in range(2, 202)))
+    assert looked <= 2 * 200  # one for the picture wanted, one for the keyframe behind the hole
+
+
 def test_a_late_packet_does_not_restart_a_full_buffer() -> None:
     line = Line(patience=1e9)
     line.feed(Packet(1000, 0, 1, IDR))

@@ -116,6 +116,40 @@ def test_the_patience_follows_the_round_trip_within_bounds() -> None:
     assert 3 * 0.08 < found[2] < 5 * 0.08
 
 
+def test_where_packets_keep_their_order_a_loss_is_asked_for_at_once() -> None:
+    line = Line()
+    line.feed(0, 2, 3)
+    line.wait(0.08)
+    line.feed(1)  # the round trip is known now
+    line.asked.clear()
+    line.feed(5)
+    assert line.numbers == [[4]]
+    line.wait(0.01)
+    line.feed(4)  # too soon for an answer: it came by itself
+    line.asked.clear()
+    line.feed(7)
+    assert line.numbers == []
+    line.feed(8)
+    assert line.numbers == [[6]]
+
+
+def test_where_first_tries_fail_each_has_an_echo() -> None:
+    line = Line()
+    line.feed(0, 2, 3)
+    line.wait(0.08)
+    line.feed(1)
+    line.feed(5)
+    line.wait(0.25)  # unanswered
+    line.feed(4)
+    line.asked.clear()
+    line.feed(7)
+    line.wait(0.05)
+    assert line.numbers == [[6], [6]]
+    line.wait(0.03)
+    line.feed(6)
+    assert line.schedule.rtt == pytest.approx(0.08, abs=0.01), "of the first, not of its echo"
+
+
 def test_a_round_trip_longer_than_the_first_interval_is_learnt() -> None:
     """Every packet is asked for twice before its answer comes: which of them it answers is unknown at first."""
     line = Line()
@@ -241,6 +275,7 @@ class Link:
         self.idrs = 0
         self.last_idr = -9.0
         self.retransmitted = 0
+        self.answered: dict[int, float] = {}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
 
@@ -265,6 +300,9 @@ class Link:
     def ask(self, numbers: list[int]) -> None:
         def answer() -> None:
             for number in numbers:
+                if self.now - self.answered.get(number, -9.0) < 0.8 * 2 * self.delay:
+                    continue  # as sender/retransmission.py has it
+                self.answered[number] = self.now
                 self.retransmitted += 1
                 packet = self.sent[number]
                 self.pass_on(lambda packet=packet: self.arrive(packet))  # type: ignore[misc]
