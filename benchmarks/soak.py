@@ -33,12 +33,13 @@ from receiver.picture import DecodedPicture
 from receiver.pipeline import DecodeThread, RestoreThread
 from receiver.restorer import RestorerFile, RestorerLadder, open_restorers
 from receiver.rtp import ReceivePath
+from sender.control import SendControl
 from sender.encoder import warm_up
 from sender.face import FaceSegmenter
 from sender.live import EncodeOptions, EncodeThread
 from sender.parser import FaceParser
 from sender.rate import KeyframeGate
-from sender.track import AccessUnitTrack, attach_encoder
+from sender.track import AccessUnitTrack
 from shared.astronaut import AstronautClip
 from shared.mailbox import Latest
 from shared.peer import LoopThread, close_peer, create_peer, prefer_h264, video_transceiver, wait_connected
@@ -109,7 +110,14 @@ class Call:
         self.pictures: Latest[Picture] = Latest()
         options = EncodeOptions(bitrate=KBPS * 1e3, fps=FPS)
         self._encode = EncodeThread(
-            self.pictures, self._segmenter, self._gate, self._coded, lambda: self._track.congested, options, size
+            self.pictures,
+            self._segmenter,
+            self._gate,
+            self._coded,
+            lambda: self._track.congested,
+            options,
+            size,
+            target=lambda: self._control.target,
         )
         self._encode.start()
 
@@ -119,7 +127,7 @@ class Call:
         sender = video_transceiver(self._sending).sender
         self._track = AccessUnitTrack()
         sender.replaceTrack(self._track)
-        attach_encoder(sender, self._gate.request, lambda _bitrate: None)
+        self._control = SendControl(sender, self._gate, KBPS * 1e3, KBPS * 0.25e3)
         await self._sending.setLocalDescription(await self._sending.createOffer())
         prefer_h264(self._answering.addTransceiver("video", direction="recvonly"))
         receiver = video_transceiver(self._answering).receiver
