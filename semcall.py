@@ -225,7 +225,9 @@ def receive(
     from receiver.app import ReceiveOptions
     from receiver.app import receive as run
 
-    _require("with --from", watch is None, replace=replace, cert=cert, key=key)
+    elsewhere = {"host": host != "127.0.0.1", "port": port != 8787}
+    _require("with --from", watch is None, replace=replace, cert=cert, key=key, **elsewhere)
+    _require("without --record", record is not None, force=force)
     if watch is None:
         token = _token(host, token)
     restorers = _restorers(restore)
@@ -298,7 +300,7 @@ def send(
     from shared.signalling_listen import parse_listen
     from shared.terminal import Board
 
-    _require("with --listen", listen is None, to=to)
+    _require("with --listen", listen is None, to=to, timeout=timeout != 60)
     _require("without --listen", listen is not None, once=once, replace=replace, cert=cert, key=key)
     place = parse_listen(listen) if listen is not None else None
     if place is not None:

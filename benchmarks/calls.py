@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.link import LinkCounts
 from shared.freezes import FreezeCounter
+from shared.picture import CLOCK_RATE
 
 _STEP = 0.1  # seconds between the windows in which rates are looked at
 _TOLERANCE = 1.05  # a window of the wire may hold a packet more than its share
@@ -115,7 +116,7 @@ def _steps(start: float, end: float) -> list[float]:
 
 def read_call(sender: Path, receiver: Path, began: float, counts: LinkCounts) -> Call:
     """A call from both ends' `--stats` files; lines that are about no picture are left out."""
-    sent = [(line["ticks"] / 90_000, bool(line["keyframe"])) for line in _lines(sender) if "keyframe" in line]
+    sent = [(line["ticks"] / CLOCK_RATE, bool(line["keyframe"])) for line in _lines(sender) if "keyframe" in line]
     received = [line for line in _lines(receiver) if line.get("captured")]
     seen = [
         Seen(x["captured"], x["decoded"], x["shown"], bool(x["damaged"]), int(x.get("dropped") or 0))

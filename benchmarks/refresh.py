@@ -23,7 +23,7 @@ import sender.encoder
 from benchmarks.encoder import SETTLED, load
 from models.evaluation.metrics import psnr
 from sender.encoder import SemanticEncoder
-from shared.picture import CLOCK_RATE, Picture, i420_from_frame, planes
+from shared.picture import CLOCK_RATE, Picture, i420_from_frame, planes, size_of
 
 PERIODS = (0, 90)
 """Pictures in which the refresh goes over the picture; 0: none."""
@@ -44,7 +44,7 @@ def main() -> None:
             own = sender.encoder._OPTIONS
             params = {"intra-refresh": "1", "g": str(period)} if period else {}
             with mock.patch.object(sender.encoder, "_OPTIONS", own | params):
-                encoder = SemanticEncoder(*_size(sequence.pictures[0]), options.rate, 0.0, fps=sequence.fps)
+                encoder = SemanticEncoder(*size_of(sequence.pictures[0]), options.rate, 0.0, fps=sequence.fps)
             decoder = av.CodecContext.create("h264", "r")
             bits, quantisers, qualities = 0, [], []
             for index, (i420, seconds) in enumerate(zip(sequence.pictures, sequence.times, strict=True)):
@@ -69,10 +69,6 @@ def main() -> None:
             )
         table.add_section()
     Console().print(table)
-
-
-def _size(i420: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> tuple[int, int]:
-    return i420.shape[1], i420.shape[0] * 2 // 3
 
 
 if __name__ == "__main__":

@@ -204,17 +204,24 @@ class MarkerJitterBuffer:
         return None
 
     def _skip_picture(self) -> bool:
-        """Drop everything up to the first marker after the hole. False when no marker has come yet."""
+        """Drop everything up to the first marker after the hole, or to the IDR that begins there.
+
+        False when neither has come yet.
+        """
         number = self._next
         assert number is not None
+        behind = False
         while distance(number, self._highest) >= 0:
             packet = self._packets.get(number)
+            if behind and self._keys.get(number):
+                break
+            behind = behind or packet is None
+            number = (number + 1) & 0xFFFF
             if packet is not None and packet.marker:
                 break
-            number = (number + 1) & 0xFFFF
         else:
             return False
-        self._take_out((number + 1) & 0xFFFF)
+        self._take_out(number)
         self._tainted, self._partial = True, False
         self.skipped += 1
         return True

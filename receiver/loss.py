@@ -27,6 +27,6 @@ class LossWindow:
         """0..1; None before anything came twice."""
         if not self._counts:
             return None
-        received = self._counts[-1][1] - self._counts[0][1]
+        received = max(self._counts[-1][1] - self._counts[0][1], 0)  # another stream counts from 0
         lost = max(self._counts[-1][2] - self._counts[0][2], 0)
         return lost / (received + lost) if received + lost > 0 else None

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from receiver.sequence import RESTART_DISTANCE, distance
+from shared.picture import CLOCK_RATE
 
 REORDERING = 0.01  # seconds; a packet that much behind its successor counts as lost
 _ECHO = 0.015  # seconds from a first try to its echo: bursts of loss on a radio link are mostly shorter
@@ -33,7 +34,6 @@ _MEMORY = 2.0  # seconds after which the answer to a request is no longer expect
 _OUTAGE = 0.3  # seconds of media; more packets missing than an IDR has, and over that time, and the IDR is cheaper
 _KEYFRAME = 16  # packets, more than an IDR at 500 kbit/s has
 MOST_MISSING = 128  # packets missing at a time; what is beyond is not repaired
-_CLOCK_RATE = 90_000
 
 
 class RtpNumbers(Protocol):
@@ -46,7 +46,7 @@ class RtpNumbers(Protocol):
 
 def irreparable(count: int, ticks: int) -> bool:
     """Whether a gap of `count` packets over `ticks` of the RTP clock (90 kHz) is not worth asking for."""
-    return count > MOST_MISSING or (count > _KEYFRAME and ticks > _OUTAGE * _CLOCK_RATE)
+    return count > MOST_MISSING or (count > _KEYFRAME and ticks > _OUTAGE * CLOCK_RATE)
 
 
 @dataclass(slots=True)

@@ -113,8 +113,11 @@ class Call:
         assert self._peer is not None
         self._listener = asyncio.ensure_future(self._listen(video_transceiver(self._peer).sender))
 
-    def run(self, say: Callable[[str], None], status: Callable[[Stats], None]) -> None:
-        """Send until the peer, the source or the clock ends the call. Raises SemcallError when a part of it fails."""
+    def run(self, say: Callable[[str], None], status: Callable[[Stats], None], append: bool = False) -> None:
+        """Send until the peer, the source or the clock ends the call. Raises SemcallError when a part of it fails.
+
+        `append`: the statistics go after those of an earlier call.
+        """
         assert self._track is not None
         track, loop = self._track, self._loop
         pictures: Latest[Picture] = Latest()
@@ -123,7 +126,7 @@ class Call:
         def coded(access_unit: bytes, ticks: int) -> None:
             loop.post(track.push, access_unit, ticks)
 
-        encode_options = replace(self._options.encode, fps=self._source.fps)
+        encode_options = replace(self._options.encode, fps=self._source.fps, append=append)
         self._encode = encode = EncodeThread(
             pictures,
             segmenter,

@@ -29,7 +29,7 @@ from sender.sent import PACKET_OVERHEAD
 from sender.track import attach_encoder
 
 _RTX_HEADER = 2  # bytes: the original sequence number (RFC 4588 section 4)
-_ASKED = 256  # requested sequence numbers that are remembered; few enough that none comes round again
+_ASKED = 256  # requested sequence numbers that are remembered: twice what can still be sent again
 _LONGEST_TRIP = 10.0  # seconds; what looks longer is a clock that was set
 
 

@@ -27,7 +27,10 @@ _STILL = 1.0  # seconds without a picture after which the last is sent again: a 
 
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
-    """`bitrate`: bit/s; `share`: 0..1; `fps`: nominal; `preset`: x264's; `stats`: JSON lines, one per access unit."""
+    """`bitrate`: bit/s; `share`: 0..1; `fps`: nominal; `preset`: x264's; `stats`: JSON lines, one per access unit.
+
+    `append`: after those that are in the file already.
+    """
 
     bitrate: float = 400e3
     share: float = 0.15
@@ -35,6 +38,7 @@ class EncodeOptions:
     fps: float = 30.0
     preset: str = "veryfast"
     stats: Path | None = None
+    append: bool = False
 
 
 class EncodeThread(threading.Thread):
@@ -61,7 +65,7 @@ class EncodeThread(threading.Thread):
         super().__init__(name="encode", daemon=True)
         self._pictures, self._segmenter, self._gate = pictures, segmenter, gate
         self._deliver, self._congested, self._options = deliver, congested, options
-        self._lines = JsonLines(options.stats)
+        self._lines = JsonLines(options.stats, options.append)
         self._target = target or (lambda: options.bitrate)
         self._ladder = Ladder(options.bitrate, size[0] * size[1], clock)
         self._limit = FrameLimit()

@@ -49,13 +49,15 @@ class Stage:
         loop.call(self._server.start(*self._options.listen))
         try:
             ready(self._server.url)
+            append = False
             while True:
                 call = self._next()
                 try:
                     say(f"A viewer has come: sending {source.size[0]}x{source.size[1]} at {source.fps:.3g} fps.")
-                    call.run(say, status)
+                    call.run(say, status, append)
                 finally:
                     call.close()
+                append = True
                 if self._options.once:
                     say(call.end)
                     return

@@ -13,17 +13,17 @@ from shared.errors import SemcallError
 
 
 class JsonLines:
-    """One JSON object per line into `path`, or nowhere for None. Thread-safe.
+    """One JSON object per line into `path`, or nowhere for None; `append`: after what it holds. Thread-safe.
 
     Raises SemcallError at once when the file cannot be written. A write that fails later (a full disk) ends the
     log, not its caller: `error` then says why. A file that was made here and got no line is removed by `close`.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, append: bool = False) -> None:
         self._path = path
         self._created = path is not None and not path.exists()
         self._lock = threading.Lock()
-        self._file = None if path is None else _open(path, "w")
+        self._file = None if path is None else _open(path, "a" if append else "w")
         self.error: OSError | None = None
 
     def write(self, record: Mapping[str, object]) -> None:

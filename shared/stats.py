@@ -24,7 +24,7 @@ class WindowedRate:
         self._lock = threading.Lock()
 
     def add(self, when: float, amount: float = 1.0) -> None:
-        """Count `amount` at time `when` (non-decreasing)."""
+        """Count `amount` at time `when`, no earlier than the last but for a clock that was set."""
         with self._lock:
             if self._start is None:
                 self._start = when
@@ -39,7 +39,7 @@ class WindowedRate:
         total = self.total(now)
         if self._start is None:
             return 0.0
-        return total / max(min(self._span, now - self._start), 1.0)
+        return total / max(min(self._span, abs(now - self._start)), 1.0)
 
     def total(self, now: float) -> float:
         """The sum over the window that ends `now`."""
@@ -48,7 +48,8 @@ class WindowedRate:
             return sum(amount for _, amount in self._items)
 
     def _trim(self, now: float) -> None:
-        while self._items and self._items[0][0] < now - self._span:
+        # Far ahead is as old: wall clocks are set back.
+        while self._items and abs(now - self._items[0][0]) > self._span:
             self._items.popleft()
 
 

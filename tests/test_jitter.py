@@ -300,6 +300,32 @@ def test_while_pictures_are_clean_an_idr_waits_for_those_before_it() -> None:
     assert not any(unit.tainted for unit in line.out)
 
 
+@pytest.mark.parametrize("whole_idr", [False, True])
+def test_the_idr_behind_a_lost_picture_is_not_given_up_with_it(whole_idr: bool) -> None:
+    line = Line()
+    (first,) = pictures(1)
+    idr = keyframe(4, 2 * PERIOD)  # packet 3, a picture of its own, is lost
+    line.feed(*first, *(idr if whole_idr else idr[:2]))
+    line.wait(0.3)
+    assert line.buffer.skipped == 1
+    line.feed(*idr[2:])
+    assert line.ticks == [0, 2 * PERIOD]
+    assert line.out[-1].data == whole(idr)
+    assert not line.out[-1].tainted
+    assert not line.buffer.needs_keyframe
+
+
+def test_an_idr_with_a_hole_is_given_up_whole() -> None:
+    line = Line()
+    line.feed(*pictures(1)[0])
+    first, _, last = keyframe(3, PERIOD)
+    line.feed(first, last)
+    line.wait(0.3)
+    assert line.ticks == [0]
+    assert (line.buffer.wanted, line.buffer.skipped) == (6, 1)
+    assert not line.buffer.keyframe_coming
+
+
 @pytest.mark.parametrize("idr", [False, True])
 def test_an_outage_is_given_up_at_once(idr: bool) -> None:
     """A second later and 60 packets on; what begins in the middle of a picture is none."""

@@ -244,6 +244,16 @@ def test_lines_say_what_was_coded(tmp_path: Path) -> None:
     assert [line["dropped"] for line in lines] == [0, 0, 1, 1, 1]
 
 
+def test_lines_of_a_later_call_follow_those_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "stats.jsonl"
+    path.write_text("of an earlier run\n")
+    for append in (False, True):
+        with Bench(EncodeOptions(bitrate=80e3, share=0.3, stats=path, append=append)) as bench:
+            bench.feed(0)
+            bench.feed(1)
+    assert [json.loads(line)["frame"] for line in path.read_text().splitlines()] == [0, 1, 0, 1]
+
+
 def test_status_line_and_share() -> None:
     with Bench() as bench:
         assert bench.thread.stats().line() == "starting"

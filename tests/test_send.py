@@ -22,6 +22,7 @@ from sender.capture import DemoSource, open_source
 from sender.live import EncodeOptions
 from sender.options import SendOptions
 from sender.parser import FaceOptions
+from sender.stage import Stage
 from shared.errors import SemcallError
 from shared.lines import JsonLines
 from shared.peer import LoopThread, close_peer, create_peer, prefer_h264
@@ -152,6 +153,29 @@ def test_statistics_and_face_finder_that_failed_are_told_at_the_end(
     assert [line for line in said if str(path) in line and "No space left on device" in line]
     assert [line for line in said if "face finder" in line and "ValueError: network" in line]
     assert said[-1] == "The call has ended."
+
+
+def test_viewers_share_one_file_of_statistics() -> None:
+    append: list[bool] = []
+
+    class Viewed:
+        end = "The viewer has hung up."
+
+        def run(self, _say: object, _status: object, more: bool) -> None:
+            append.append(more)
+            if len(append) == 3:
+                raise KeyboardInterrupt
+
+        def close(self) -> None:
+            pass
+
+    stage = Stage(options(listen=("127.0.0.1", 0), token="secret"))
+    for _ in range(3):
+        stage._came.put(Viewed())  # type: ignore[arg-type]
+    source = open_source("demo", (160, 96), None)
+    with LoopThread() as loop, pytest.raises(KeyboardInterrupt):
+        stage.play(source, None, loop, lambda _line: None, lambda _stats: None, lambda _url: None)
+    assert append == [False, True, True]
 
 
 @needs_signals

@@ -78,6 +78,15 @@ def test_rate_over_a_window() -> None:
     assert rate.per_second(30.0) == 0.0
 
 
+def test_a_rate_outlives_a_clock_that_is_set_back() -> None:
+    rate = WindowedRate(span=2.0)
+    for tenth in range(100):
+        rate.add(7200 + tenth / 10)
+    for tenth in range(100):
+        rate.add(3600 + tenth / 10)
+    assert rate.per_second(3609.9) == pytest.approx(10.5)
+
+
 def test_rate_is_read_while_another_thread_adds() -> None:
     """The status line is made on another thread than the one that counts."""
     rate, failures = WindowedRate(span=1e9), []

@@ -153,6 +153,15 @@ def test_loss_is_that_of_the_last_seconds() -> None:
     assert window.fraction == 0
 
 
+def test_another_stream_counts_from_nothing() -> None:
+    window = LossWindow()
+    window.add(0.0, 1000, 0)
+    window.add(1.0, 5, 4)
+    assert window.fraction == 1
+    window.add(2.0, 5, 0)
+    assert window.fraction is None
+
+
 @given(st.lists(st.tuples(st.floats(0, 2), st.integers(0, 50), st.integers(-5, 50)), max_size=30))
 def test_loss_is_a_fraction(steps: list[tuple[float, int, int]]) -> None:
     window, when, received, lost = LossWindow(), 0.0, 0, 0
