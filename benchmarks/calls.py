@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from shared.freezes import FreezeCounter
 from shared.picture import CLOCK_RATE
 
 _STEP = 0.1  # seconds between the windows in which rates are looked at
+_CLOSE = 1e-3  # seconds; two times of one picture, written by two programs
 _TOLERANCE = 1.05  # a window of the wire may hold a packet more than its share
 
 
@@ -71,8 +73,11 @@ class Call:
         return counter.seconds
 
     def latency(self, percentile: float) -> float | None:
-        """Seconds from capture to decoded of the clean pictures, nearest rank; None without any."""
-        values = sorted(s.decoded - s.captured for s in self.seen if not s.damaged)
+        """Seconds from capture to decoded of the clean pictures, nearest rank; None without any.
+
+        Those that a newer one replaced count as decoded when that one was.
+        """
+        values = sorted([s.decoded - s.captured for s in self.seen if not s.damaged] + self._replaced())
         return values[max(math.ceil(percentile / 100 * len(values)) - 1, 0)] if values else None
 
     def settled(self, rate: float, span: float = 2.0) -> float | None:
@@ -99,6 +104,16 @@ class Call:
     def keyframes(self, after: float = 0.0) -> int:
         """IDRs coded, the call's first left out, of pictures captured `after` seconds or later."""
         return sum(key for when, key in self.sent[1:] if when >= self.began + after)
+
+    def _replaced(self) -> list[float]:
+        """Seconds from capture to decoded of the pictures that are not in `seen`, at most so many."""
+        values: list[float] = []
+        for last, s in pairwise(self.seen):
+            if s.damaged or s.replaced <= last.replaced:
+                continue
+            between = [when for when, _ in self.sent if last.captured + _CLOSE < when < s.captured - _CLOSE]
+            values += [s.decoded - when for when in between[last.replaced - s.replaced :]]
+        return values
 
     def _clean(self) -> list[float]:
         return sorted(s.shown for s in self.seen if not s.damaged)

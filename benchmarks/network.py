@@ -12,7 +12,8 @@ with the first RTP packet. The figures, over the whole call unless said:
 - fps: pictures decoded and not damaged, per second, from the first for as long as the sender captured (W3C
   webrtc-stats, framesPerSecond). After a repaired loss several come at once, and of those only the newest is shown.
 - coded: pictures that the sender coded per second: what a busy machine, or the sender's policy, leaves of 30.
-- p50, p95: milliseconds from capture to decoded, of the pictures that are not damaged.
+- p50, p95: milliseconds from capture to decoded, of the pictures that are not damaged, those included that a newer
+  one replaced before they were shown: they count as decoded when that one was.
 - freeze: seconds in which the picture stood still (W3C webrtc-stats, totalFreezesDuration: gaps between clean
   pictures shown of three mean periods and more, and of the mean and 150 ms); what is missing at the end counts.
 - wire: kb/s into the link, RTP, SRTP, UDP and IP headers, RTCP and retransmissions included; x: over --bitrate.

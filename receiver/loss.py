@@ -16,10 +16,10 @@ class LossWindow:
         self._counts: deque[tuple[float, int, int]] = deque()
 
     def add(self, when: float, received: int, lost: int) -> None:
-        """At `when` (non-decreasing) so many packets had come and so many were lost."""
+        """At `when` so many packets had come and so many were lost. The clock may be set back in between."""
         self._counts.append((when, received, lost))
         # One older than the window stays: the fraction is that of what came since.
-        while len(self._counts) > 2 and self._counts[1][0] <= when - self._span:
+        while len(self._counts) > 2 and abs(when - self._counts[1][0]) >= self._span:
             self._counts.popleft()
 
     @property

@@ -30,11 +30,15 @@ CEILING_PART = 0.75  # of what the user asked for: who asks for little has chose
 DOWN_AFTER, DOWN_SIZE_AFTER = 0.5, 2.0  # seconds below what is usable
 UP_AFTER, UP_SIZE_AFTER = 5.0, 10.0  # seconds above it, by
 UP_MARGIN = 1.25
+OPENING, FALLEN = 8.0, 0.9  # seconds in which the rate may still be on its way up, unless it falls to this part
 _TOLERANCE = 0.005  # seconds that a camera's picture may be early
 
 
 class Ladder:
     """Which rung a target rate is good for: down soon, up late, one step at a time.
+
+    A call begins below its ceiling and feels its way up (sender/congestion.py): until its rate falls, that says
+    nothing of the link.
 
     `ceiling`: the rate that was asked for, bit/s; `pixels`: luma samples of the source's pictures; `clock`: seconds.
     """
@@ -44,6 +48,8 @@ class Ladder:
         self._usable = [min(rung.usable * pixels / (1280 * 720), CEILING_PART * ceiling) for rung in RUNGS]
         self._since: float | None = None  # when the rate became one for another rung
         self._up = False
+        self._began: float | None = None
+        self._opening, self._highest = True, 0.0
         self.level = 0
 
     @property
@@ -53,6 +59,8 @@ class Ladder:
 
     def update(self, bitrate: float) -> Rung:
         """The rung for a target of so many bit/s, now."""
+        if self._opening and self._only_rises(bitrate):
+            return self.rung
         down = self.level + 1 < len(RUNGS) and bitrate < self._usable[self.level + 1]
         up = self.level > 0 and bitrate > UP_MARGIN * self._usable[self.level]
         if not down and not up:
@@ -67,6 +75,13 @@ class Ladder:
         if now - self._since >= patience:
             self.level, self._since = target, None
         return self.rung
+
+    def _only_rises(self, bitrate: float) -> bool:
+        now = self._clock()
+        self._began = now if self._began is None else self._began
+        self._highest = max(self._highest, bitrate)
+        self._opening = now - self._began < OPENING and bitrate > FALLEN * self._highest
+        return self._opening
 
 
 class FrameLimit:

@@ -21,8 +21,8 @@ class FreezeCounter:
         """In all freezes that have ended."""
 
     def shown(self, when: float) -> None:
-        """A picture was shown at `when` (non-decreasing)."""
-        if self._last is not None:
+        """A picture was shown at `when`. Earlier than the last, where a clock was set back, it tells nothing."""
+        if self._last is not None and when >= self._last:
             gap = when - self._last
             mean = sum(self._periods) / len(self._periods) if len(self._periods) >= 5 else self._usual
             if mean is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sender.adaptation import RUNGS, FrameLimit, Ladder, scaled, scaled_size
+from sender.adaptation import OPENING, RUNGS, FrameLimit, Ladder, scaled, scaled_size
+from sender.congestion import GROWTH_FIRST, START
 from shared.astronaut import AstronautClip
 from shared.picture import planes, size_of
 
@@ -36,6 +37,7 @@ def test_down_soon_and_one_step_at_a_time() -> None:
 
 def test_size_goes_last_after_a_longer_wait_and_no_further() -> None:
     climber = Climber()
+    assert climber.hold(400e3, 1) == 0
     assert climber.hold(90e3, 1.5) == 2
     assert climber.hold(90e3, 1.5) == 2
     assert climber.hold(90e3, 1.0) == 3
@@ -45,6 +47,7 @@ def test_size_goes_last_after_a_longer_wait_and_no_further() -> None:
 
 def test_up_late_and_only_with_something_to_spare() -> None:
     climber = Climber()
+    climber.hold(400e3, 1)
     climber.hold(90e3, 10)
     assert climber.hold(130e3, 60) == 3  # less than a quarter more than it needs
     assert climber.hold(400e3, 9.9) == 3
@@ -65,6 +68,19 @@ def test_a_dip_or_a_peak_starts_the_wait_anew() -> None:
         assert climber.hold(250e3, 0.1) == 1
     climber.hold(390e3, 4)
     assert climber.hold(160e3, 0.3) == 1  # the wait for up does not count for down
+
+
+def test_a_call_that_feels_its_way_up_leaves_no_picture_out() -> None:
+    climber = Climber(ceiling=6e6, pixels=3840 * 2160)
+    rate = START
+    while rate < 6e6:
+        assert climber.hold(rate, 1 / 30) == 0
+        rate *= 1 + GROWTH_FIRST / 30
+    climber = Climber(ceiling=6e6, pixels=3840 * 2160)
+    assert climber.hold(START, 1) == 0
+    assert climber.hold(0.8 * START, 1) > 0  # it fell
+    climber = Climber(ceiling=6e6, pixels=3840 * 2160)
+    assert climber.hold(START, OPENING + 1) > 0  # it does not rise
 
 
 def test_what_is_usable_follows_the_size_of_the_picture() -> None:

@@ -209,6 +209,10 @@ def test_pictures_that_newer_ones_replaced_were_decoded() -> None:
     burst = call([index / 10 + 0.05 if index % 2 else math.nan for index in range(101)])
     seen = [replace(picture, replaced=index) for index, picture in enumerate(burst.seen)]
     assert replace(burst, seen=seen).fps() == pytest.approx(10, abs=0.2)
+    assert burst.latency(100) == pytest.approx(0.049)
+    late = replace(burst, seen=seen)
+    assert late.latency(49) == pytest.approx(0.049)
+    assert [late.latency(percent) for percent in (52, 100)] == pytest.approx([0.149] * 2)  # with the picture after it
     assert burst.fps() == pytest.approx(5, abs=0.2)
 
 

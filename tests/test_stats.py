@@ -153,6 +153,16 @@ def test_loss_is_that_of_the_last_seconds() -> None:
     assert window.fraction == 0
 
 
+def test_a_clock_that_is_set_back_is_no_freeze_and_holds_no_losses() -> None:
+    steady = [index / 30 for index in range(40)]
+    assert frozen(*(7200 + when for when in steady), *(3600 + when for when in steady)) == 0
+    window = LossWindow(span=3.0)
+    for hour, lost in ((2, 0), (1, 50)):
+        for second in range(10):
+            window.add(3600 * hour + second, 100 * second, lost)
+    assert window.fraction == 0
+
+
 def test_another_stream_counts_from_nothing() -> None:
     window = LossWindow()
     window.add(0.0, 1000, 0)
