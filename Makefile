@@ -9,7 +9,7 @@ demo: .venv/runtime
 	$(BIN)/semcall demo --out demo-out
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/dev
 	$(BIN)/ruff check .

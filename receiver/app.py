@@ -11,25 +11,24 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
 import cv2
 from aiortc import RTCPeerConnection
 
+from receiver.call import Call
 from receiver.display import display_problem
 from receiver.freeze import OnLoss
-from receiver.jitter import AccessUnit
 from receiver.logbook import Logbook
 from receiver.picture import DecodedPicture
-from receiver.pipeline import DecodeThread, RestoreThread
+from receiver.pipeline import RestoreThread
 from receiver.recorder import Recorder
 from receiver.restorer import RestorerFile, RestorerLadder, open_restorers
-from receiver.rtp import ReceivePath
 from shared.errors import SemcallError
 from shared.mailbox import Latest
-from shared.peer import LoopThread, video_transceiver
+from shared.peer import LoopThread
 from shared.signalling_links import naked
 from shared.signalling_listen import is_loopback, server_tls
 from shared.signals import handling
@@ -182,7 +181,7 @@ class Receiver:
         self.on_loss = options.on_loss
         self.gone = ""
         """Why the last call was given up here; empty where it was not."""
-        self._call: _Call | None = None
+        self._call: Call | None = None
         self._calls = 0
         self.over = threading.Event()
         """Set when the receiver should end."""
@@ -256,9 +255,21 @@ class Receiver:
             self.shown(picture)
 
     async def _call_began(self, peer: RTCPeerConnection) -> None:
-        call = self._call = _Call(peer, self)
+        call = self._call = Call(peer, self.restore.pictures.put, self.on_loss, self.logbook.received, self._silent)
         self.gone = ""
-        self.logbook.new_call(call.figures)
+        before = self.dropped
+
+        def figures() -> Stats:
+            """What is known of the call besides its pictures. From any thread."""
+            dropped = self.dropped - before
+            return replace(call.stats(), restorer=self.restorer_name, dropped=dropped, trouble=self.trouble)
+
+        self.logbook.new_call(figures)
+
+    async def _silent(self, seconds: float) -> None:
+        """Nothing came for so long that nothing will."""
+        self.gone = f"No media came for {seconds:.0f} s: the call has ended."
+        await self.server.end_call()
 
     def _call_ended(self) -> None:
         call, self._call = self._call, None
@@ -268,57 +279,6 @@ class Receiver:
         self._calls += call.began
         if self._watching or (self._once and call.began):
             self.end()
-
-
-class _Call:
-    """What belongs to one connection: jitter buffer, decoder, watchdog."""
-
-    def __init__(self, peer: RTCPeerConnection, receiver: Receiver) -> None:
-        self._receiver = receiver
-        self.path = ReceivePath(video_transceiver(peer).receiver, self._arrived, self._silent)
-        self.decode = DecodeThread(receiver.restore.pictures.put, self.path.request_keyframe, receiver.on_loss)
-        self.decode.start()
-        self.began = False
-        self._closed = False
-        self._dropped_before = receiver.dropped
-
-    def figures(self) -> Stats:
-        """What is known of the call besides its pictures. From any thread."""
-        path = self.path
-        return Stats(
-            role="receive",
-            state=path.watchdog.sentence() or "live",
-            face_share=self.decode.decoder.face_share,
-            packets=path.packets,
-            lost=path.packets_lost,
-            nacks=path.nacks,
-            retransmitted=path.recovered,
-            plis=path.plis,
-            jitter_ms=None if path.jitter is None else path.jitter * 1e3,
-            rtt_ms=None if path.rtt is None else path.rtt * 1e3,
-            restorer=self._receiver.restorer_name,
-            dropped=self._receiver.dropped - self._dropped_before,
-            held=self.decode.held,
-            skipped=path.skipped,
-            trouble=self._receiver.trouble,
-        )
-
-    def close(self) -> None:
-        self._closed = True
-        self.path.close()
-        self.decode.close()
-
-    def _arrived(self, unit: AccessUnit) -> None:
-        if self._closed:  # a peer connection that takes long to close goes on receiving
-            return
-        self.began = True
-        self._receiver.logbook.received(len(unit.data))
-        self.decode.submit(unit)
-
-    async def _silent(self) -> None:
-        """Nothing came for so long that nothing will."""
-        self._receiver.gone = f"No media came for {self.path.silence:.0f} s: the call has ended."
-        await self._receiver.server.end_call()
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ after a loss those that it damaged, as `--on-loss` says.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from receiver.jitter import AccessUnit
 from receiver.picture import DecodedPicture
 from receiver.restorer import RestorerLadder
 from shared.mailbox import Latest
+
+log = logging.getLogger(__name__)
 
 _QUEUE = 64  # access units, two seconds: more means that decoding cannot keep up at all
 _END_WITHIN = 1.0  # seconds for the restoration in hand
@@ -75,6 +78,9 @@ class DecodeThread(threading.Thread):
                         self._deliver(picture)
             except av.FFmpegError:
                 self._request_keyframe()
+            except Exception:  # one picture less; a thread that ended would be a call that stands still for good
+                log.warning("a picture could not be decoded", exc_info=True)
+                self._request_keyframe()
 
     def _clear(self) -> None:
         while True:
@@ -100,7 +106,10 @@ class RestoreThread(threading.Thread):
             if picture is None:
                 continue
             if self.enabled and self._ladder is not None:
-                self._ladder.restore(picture)
+                try:
+                    self._ladder.restore(picture)
+                except Exception:  # it is shown as it is
+                    log.warning("a picture could not be restored", exc_info=True)
             self._sink(picture)
 
     def close(self) -> None:

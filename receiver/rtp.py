@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from aiortc import RTCRtpReceiver
@@ -12,6 +13,8 @@ from receiver.keyframes import KeyframeRequests
 from receiver.nack import NackSchedule
 from receiver.watchdog import MediaWatchdog
 from shared.picture import CLOCK_RATE
+
+log = logging.getLogger(__name__)
 
 _TICK = 0.01  # seconds between looks at what is due
 _STREAMS = 16  # SSRCs of which figures are kept; a report has room for 31 (RFC 3550 section 6.4.1)
@@ -35,6 +38,7 @@ class ReceivePath:
         self._nack = NackSchedule()
         self._keyframes = KeyframeRequests()
         self.watchdog = MediaWatchdog()
+        self._heard = 0  # bytes
         # aiortc queues for its own decoder only what the jitter buffer returns; ours returns nothing.
         receiver._RTCRtpReceiver__jitter_buffer = self.buffer  # type: ignore[attr-defined]
         receiver._RTCRtpReceiver__nack_generator = self._nack  # type: ignore[attr-defined]
@@ -119,19 +123,25 @@ class ReceivePath:
         self._deliver(unit)
 
     async def _run(self) -> None:
-        received, ended = 0, False
-        while True:
+        told = False
+        while not self.watchdog.over:
             await asyncio.sleep(_TICK)
-            if self.buffer.bytes_received != received:
-                received = self.buffer.bytes_received
-                self.watchdog.heard()
-            self.buffer.patience = self._nack.patience
-            self.buffer.expire()
-            await self._ask()
-            self._forget_streams()
-            if self.watchdog.over and not ended:
-                ended = True
-                await self._on_silence()
+            try:
+                await self._tick()
+            except Exception:  # without the timer nothing would be asked for, nor the end of the call noticed
+                if not told:
+                    log.warning("the receiver's timer failed", exc_info=True)
+                told = True
+        await self._on_silence()
+
+    async def _tick(self) -> None:
+        if self.buffer.bytes_received != self._heard:
+            self._heard = self.buffer.bytes_received
+            self.watchdog.heard()
+        self.buffer.patience = self._nack.patience
+        self.buffer.expire()
+        self._forget_streams()
+        await self._ask()
 
     async def _ask(self) -> None:
         if self.buffer.wanted is None or self.buffer.ssrc is None:

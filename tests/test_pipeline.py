@@ -14,6 +14,7 @@ from test_decoder import as_unit, coded, reference
 
 from receiver import pipeline
 from receiver.freeze import OnLoss
+from receiver.jitter import AccessUnit
 from receiver.picture import DecodedPicture
 from receiver.pipeline import DecodeThread, RestoreThread
 from receiver.restorer import RestorerLadder
@@ -232,6 +233,32 @@ def test_a_damaged_unit_asks_for_a_keyframe_and_decoding_goes_on() -> None:
     assert decoding.requests == 1
     decoding.thread.close()
     decoding.thread.join(WAIT)
+
+
+def test_what_nobody_foresaw_costs_a_picture_and_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoding = Decoding()
+    first, second, *_ = coded(3)
+    real = decoding.thread.decoder.decode
+
+    def fails(unit: AccessUnit) -> list[DecodedPicture]:
+        monkeypatch.setattr(decoding.thread.decoder, "decode", real)
+        raise ValueError("unforeseen")
+
+    monkeypatch.setattr(decoding.thread.decoder, "decode", fails)
+    decoding.thread.submit(as_unit(first, 0))
+    decoding.thread.submit(as_unit(first, 0))
+    decoding.thread.submit(as_unit(second, 1))
+    decoding.thread.start()
+    assert [decoding.pictures.get(timeout=WAIT).rtp_ticks for _ in range(2)] == [0, 3000]
+    assert decoding.requests == 1
+    decoding.thread.close()
+
+    inverter = Inverter()
+    shown = Shown(inverter)
+    monkeypatch.setattr(shown.ladder, "restore", lambda _picture: 1 / 0)
+    assert shown.show(decoded(1)).restored is None
+    assert shown.show(decoded(2)).restored is None
+    shown.thread.close()
 
 
 def test_damaged_pictures_are_decoded_and_held_until_the_idr() -> None:
