@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.link import LinkCounts
 from shared.freezes import FreezeCounter
 from shared.picture import CLOCK_RATE
+from shared.stats import nearest_rank
 
 _STEP = 0.1  # seconds between the windows in which rates are looked at
 _CLOSE = 1e-3  # seconds; two times of one picture, written by two programs
@@ -77,8 +78,8 @@ class Call:
 
         Those that a newer one replaced count as decoded when that one was.
         """
-        values = sorted([s.decoded - s.captured for s in self.seen if not s.damaged] + self._replaced())
-        return values[max(math.ceil(percentile / 100 * len(values)) - 1, 0)] if values else None
+        values = [s.decoded - s.captured for s in self.seen if not s.damaged] + self._replaced()
+        return nearest_rank(values, percentile)
 
     def settled(self, rate: float, span: float = 2.0) -> float | None:
         """Seconds after which no window of `span` carries more than `rate` bit/s (and 5%); None: it never is so."""

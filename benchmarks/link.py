@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from shared.errors import SemcallError
+from shared.stats import nearest_rank
 
 Pattern = Collection[int] | Callable[[int], bool]
 """Which media datagrams are lost, by their number on the link from 0 (retransmissions count as well)."""
@@ -73,8 +74,7 @@ class LinkCounts:
 
     def wait(self, percentile: float) -> float:
         """Seconds in the queue that `percentile` (0..100) of the datagrams did not exceed; 0 without any."""
-        waits = sorted(self.waits)
-        return waits[max(math.ceil(percentile / 100 * len(waits)) - 1, 0)] if waits else 0.0
+        return nearest_rank(self.waits, percentile) or 0.0
 
 
 class Link:

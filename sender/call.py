@@ -113,6 +113,11 @@ class Call:
         assert self._peer is not None
         self._listener = asyncio.ensure_future(self._listen(video_transceiver(self._peer).sender))
 
+    @property
+    def over(self) -> bool:
+        """Whether the other end has gone, or the source has ended."""
+        return self._over.is_set()
+
     def run(self, say: Callable[[str], None], status: Callable[[Stats], None], append: bool = False) -> None:
         """Send until the peer, the source or the clock ends the call. Raises SemcallError when a part of it fails.
 

@@ -52,6 +52,9 @@ class Stage:
             append = False
             while True:
                 call = self._next()
+                if call.over:  # gone before its turn: no reason to open the camera
+                    call.close()
+                    continue
                 try:
                     say(f"A viewer has come: sending {source.size[0]}x{source.size[1]} at {source.fps:.3g} fps.")
                     call.run(say, status, append)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Final, Literal
 
@@ -53,6 +54,12 @@ class WindowedRate:
             self._items.popleft()
 
 
+def nearest_rank(values: Collection[float], percent: float) -> float | None:
+    """Nearest-rank percentile, `percent` in 0..100; None of no values."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)] if ordered else None
+
+
 class WindowedValues:
     """The last `size` values, for medians and percentiles."""
 
@@ -65,10 +72,7 @@ class WindowedValues:
 
     def percentile(self, percent: float) -> float | None:
         """Nearest-rank percentile, `percent` in 0..100; None while empty."""
-        if not self._values:
-            return None
-        ordered = sorted(self._values)
-        return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+        return nearest_rank(self._values, percent)
 
     @property
     def median(self) -> float | None:
