@@ -155,11 +155,15 @@ def test_statistics_and_face_finder_that_failed_are_told_at_the_end(
     assert said[-1] == "The call has ended."
 
 
-def test_viewers_share_one_file_of_statistics() -> None:
+def test_viewers_share_one_file_of_statistics_and_one_who_left_meanwhile_is_skipped() -> None:
     append: list[bool] = []
+    closed = 0
 
     class Viewed:
         end = "The viewer has hung up."
+
+        def __init__(self, over: bool) -> None:
+            self.over = over
 
         def run(self, _say: object, _status: object, more: bool) -> None:
             append.append(more)
@@ -167,15 +171,17 @@ def test_viewers_share_one_file_of_statistics() -> None:
                 raise KeyboardInterrupt
 
         def close(self) -> None:
-            pass
+            nonlocal closed
+            closed += 1
 
     stage = Stage(options(listen=("127.0.0.1", 0), token="secret"))
-    for _ in range(3):
-        stage._came.put(Viewed())  # type: ignore[arg-type]
+    for over in (False, False, True, False):
+        stage._came.put(Viewed(over))  # type: ignore[arg-type]
     source = open_source("demo", (160, 96), None)
     with LoopThread() as loop, pytest.raises(KeyboardInterrupt):
         stage.play(source, None, loop, lambda _line: None, lambda _stats: None, lambda _url: None)
     assert append == [False, True, True]
+    assert closed == 4
 
 
 @needs_signals
