@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sender.geometry import on_macroblocks, shrunk, small_size
-from sender.propagation import MaskTracker
+from sender.geometry import on_macroblocks, shrunk
+from sender.propagation import MaskTracker, motion_grid
 from shared.grid import Mask, grid_shape
 from shared.mailbox import Latest
 from shared.picture import CLOCK_RATE, I420, Picture, planes
@@ -210,16 +210,18 @@ class _View:
     def __init__(self) -> None:
         self.tracker = MaskTracker()
         self._size = (0, 0)
-        self._small = (0, 0)
+        self._cells = (0, 0)
         self._unseen = 0  # pictures since the last look
         self._hurried = False  # whether that was an urgent one
 
     def advance(self, picture: Picture, milliseconds: dict[str, float]) -> None:
         size = picture.width, picture.height
         if size != self._size:
-            self.tracker, self._size, self._small = MaskTracker(), size, small_size(*size)
+            self.tracker, self._size, self._cells = MaskTracker(), size, motion_grid(*size)
         with _timed(milliseconds, "shrink"):
-            luma = shrunk(planes(picture.i420)[0], self._small)
+            luma = planes(picture.i420)[0]
+            # Every other row of a large picture has the mean of a cell too, and half as much to read.
+            luma = shrunk(luma[::2] if picture.height >= 8 * self._cells[1] else luma, self._cells)
         with _timed(milliseconds, "flow"):
             self.tracker.advance(luma)
         self._unseen += 1

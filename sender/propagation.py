@@ -5,18 +5,21 @@ Pure arithmetic on one thread, without a clock: the same pictures and parses giv
 
 from __future__ import annotations
 
-from typing import cast
+import functools
+from typing import TypeVar, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sender.geometry import small_size
 from shared.grid import Mask
 
 Grid = NDArray[np.float32]
 """Values of equal cells over a whole picture: float32 [h', w'] (of a displacement [h', w', 2]: x, y in cells)."""
+_Values = TypeVar("_Values", Grid, NDArray[np.uint8])
 
-_CELL = 4  # samples of the small luma along a cell of the motion grid: what DIS resolves at its ultrafast preset
+_MOTION_CELLS = 2304  # of 20x20 samples at 1280x720: finer ones carry a mask no better over four pictures
 _ON, _OFF = 0.5, 0.3  # a cell joins the mask above one and leaves below the other: what lies between does not toggle
 _STRONG, _FEWEST = 0.9, 3  # a new face needs one cell as sure as this, and so many cells: lamps and knots seldom do
 _BLEND = 0.5  # weight of a new parse: halves what a network trembles, and settles within three parses
@@ -29,6 +32,11 @@ _CUT, _CUT_LEAST = 0.24, 2.0  # ... and in code values, lest noise in the dark l
 _PAIR, _BESIDE, _AROUND = np.ones((2, 2), np.uint8), np.ones((3, 3), np.uint8), np.ones((5, 5), np.uint8)
 
 
+def motion_grid(width: int, height: int) -> tuple[int, int]:
+    """Columns and rows of the motion grid of pictures of `width` x `height`: 64 x 36 for 1280x720."""
+    return small_size(width, height, _MOTION_CELLS, 1, 8)
+
+
 class MaskTracker:
     """Belief in a face per cell of the parser's grid, and the mask that follows from it.
 
@@ -39,17 +47,19 @@ class MaskTracker:
     """
 
     def __init__(self) -> None:
+        # By itself, ultrafast stops at a quarter of the size that it is given.
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._dis.setFinestScale(0)
         self._luma: NDArray[np.uint8] | None = None
-        self._coarse: Grid = np.zeros((0, 0), np.float32)
+        self._contrast = 0.0
         self._count = 0
         self._marked: int | None = None  # the picture that is being parsed
         self._since_mark: Grid | None = None
-        # At the last parse: belief, the disputed parse, whether in dispute: float32 [h', w', 3]. Carried from there
+        # At the last parse: belief, the disputed parse, whether in dispute: float32 [h', w'] each. Carried from there
         # in one step: a picture's belief from the one before would blur a little with every picture.
-        self._parsed: Grid | None = None
+        self._parsed: tuple[Grid, Grid, Grid] | None = None
         self._since_parse: Grid | None = None
-        self._now: Grid | None = None
+        self._now: Grid | None = None  # the belief alone
         self._mask: Mask = np.zeros((1, 1), np.bool_)
 
     @property
@@ -65,7 +75,7 @@ class MaskTracker:
     @property
     def urgent(self) -> bool:
         """Whether the last parse needs another one to be believed."""
-        return self._parsed is not None and bool(self._parsed[..., 2].any())
+        return self._parsed is not None and bool(self._parsed[2].any())
 
     @property
     def mask(self) -> Mask:
@@ -78,24 +88,24 @@ class MaskTracker:
         if self._now is None:
             return np.zeros(self._mask.shape, np.float32)
         near = cv2.dilate(self._mask.astype(np.uint8), _BESIDE).astype(np.bool_)
-        return np.where(near, self._now[..., 0], np.float32(0))
+        return np.where(near, self._now, np.float32(0))
 
     def advance(self, luma: NDArray[np.uint8]) -> None:
-        """Go on to the next picture: uint8 [h, w], its luma at about 320x180, always the same size."""
+        """Go on to the next picture: uint8 [h, w], the mean luma of the cells of its motion grid (`motion_grid`)."""
         self._count += 1
-        coarse = _coarse(luma)
         if self._luma is None:
-            self._luma, self._coarse = luma, coarse
+            self._luma, self._contrast = luma, _contrast(luma)
             return
-        change = np.abs(coarse - self._coarse)
-        if float(change.max()) < _STILL:
+        last = self._luma
+        if cv2.norm(luma, last, cv2.NORM_INF) < _STILL:
             return  # nor is the picture kept: what moves slowly adds up until it counts
-        step = self._step(luma, coarse.shape)
-        limit = max(_CUT_LEAST, _CUT * max(float(coarse.std()), float(self._coarse.std())))
-        unexplained = float(change.mean())
+        step = cast(Grid, self._dis.calc(luma, last, None))  # type: ignore[call-overload]
+        contrast = _contrast(luma)
+        limit = max(_CUT_LEAST, _CUT * max(contrast, self._contrast)) * luma.size
+        unexplained = cv2.norm(luma, last, cv2.NORM_L1)
         if unexplained > limit:
-            unexplained = float(np.abs(coarse - _moved(self._coarse, step)).mean())
-        self._luma, self._coarse = luma, coarse
+            unexplained = cv2.norm(luma, _moved(last, step), cv2.NORM_L1)
+        self._luma, self._contrast = luma, contrast
         if unexplained > limit:
             self._forget()
             return
@@ -103,8 +113,8 @@ class MaskTracker:
             self._since_mark = _joined(step, self._since_mark)
         if self._parsed is not None:
             self._since_parse = _joined(step, self._since_parse)
-            self._now = _moved(self._parsed, self._since_parse)
-            self._renew(_moved(self._mask.astype(np.float32), step) > 0.5)
+            self._now = _moved(self._parsed[0], self._since_parse)
+            self._renew(_moved(self._mask.view(np.uint8) * np.uint8(255), step) > 127)
 
     def mark(self) -> int:
         """The newest picture goes to the parser: returns what `observe` needs. Only the last mark counts."""
@@ -120,26 +130,21 @@ class MaskTracker:
             return False
         if self._since_mark is not None:
             found = _moved(found, self._since_mark)
+        parsed, since = self._parsed, self._since_parse
         self._marked = self._since_mark = self._since_parse = None
-        if self._now is None or self._now.shape[:2] != found.shape:
+        if parsed is None or parsed[0].shape != found.shape:
             nothing = np.zeros_like(found)
-            self._parsed = self._now = np.dstack([found, nothing, nothing])
+            self._parsed, self._now = (found, nothing, nothing), found
             self._renew(np.zeros(found.shape, np.bool_))
             return True
-        belief, before, disputed = np.moveaxis(self._now, 2, 0)
+        belief, before, disputed = parsed if since is None else (_moved(plane, since) for plane in parsed)
         confirmed = (disputed > 0.5) & (np.abs(found - before) < np.abs(found - belief))
         open_ = _dispute(found, belief) & ~confirmed
         blended = belief + _BLEND * (found - belief)
         settled = np.where(confirmed, found, np.where(open_, belief, blended))
-        self._parsed = self._now = np.dstack([settled, found, open_.astype(np.float32)])
+        self._parsed, self._now = (settled, found, open_.astype(np.float32)), settled
         self._renew(self._mask)
         return True
-
-    def _step(self, luma: NDArray[np.uint8], shape: tuple[int, ...]) -> Grid:
-        """Where every cell of the motion grid, of this `shape`, was in the last picture."""
-        flow = self._dis.calc(luma, self._luma, None)  # type: ignore[call-overload]
-        ratio = np.array([shape[1] / luma.shape[1], shape[0] / luma.shape[0]], np.float32)
-        return cast(Grid, cv2.resize(flow, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)) * ratio
 
     def _forget(self) -> None:
         self._marked = self._since_mark = self._parsed = self._since_parse = self._now = None
@@ -148,13 +153,17 @@ class MaskTracker:
     def _renew(self, before: Mask) -> None:
         """The mask from belief and the mask before, each face by itself."""
         assert self._now is not None
-        belief = self._now[..., 0]
+        belief = self._now
         cells = (belief > _ON) | (before & (belief >= _OFF))
-        count, labels, figures, _ = cv2.connectedComponentsWithStats(cells.astype(np.uint8), connectivity=8)
+        count, labels = cv2.connectedComponents(cells.view(np.uint8), connectivity=8)
+        if count <= 2:  # nobody or one face, nearly always: the same without the bookkeeping of many
+            new = np.count_nonzero(cells) >= _FEWEST and belief.max() > _STRONG
+            self._mask = cells if new or (cells & before).any() else np.zeros_like(cells)
+            return
         # A face that was let in stays until its cells have gone, however weak: else it would blink about _STRONG.
         kept = np.bincount(labels[before], minlength=count) > 0
         strong = np.bincount(labels[belief > _STRONG], minlength=count) > 0
-        kept |= strong & (figures[:, cv2.CC_STAT_AREA] >= _FEWEST)
+        kept |= strong & (np.bincount(labels.ravel(), minlength=count) >= _FEWEST)
         kept[0] = False
         self._mask = kept[labels]
 
@@ -169,23 +178,34 @@ def _dispute(found: Grid, belief: Grid) -> Mask:
     return disputed
 
 
-def _coarse(luma: NDArray[np.uint8]) -> Grid:
-    """The means of the cells of the motion grid, in code values."""
-    size = -(-luma.shape[1] // _CELL), -(-luma.shape[0] // _CELL)
-    return cast(Grid, cv2.resize(luma, size, interpolation=cv2.INTER_AREA).astype(np.float32))
+def _contrast(luma: NDArray[np.uint8]) -> float:
+    """The standard deviation, in code values."""
+    return float(cv2.meanStdDev(luma)[1][0, 0])
 
 
-def _moved(values: Grid, displacement: Grid) -> Grid:
-    """Values [h', w'] or [h', w', n] of an earlier picture where they are now; beyond its edge as at the edge."""
+def _moved(values: _Values, displacement: Grid) -> _Values:
+    """Values [h', w'], or [h', w', 2], of an earlier picture where they are now; beyond its edge as at the edge."""
     rows, columns = values.shape[:2]
     height, width = displacement.shape[:2]
     if (height, width) != (rows, columns):
-        ratio = np.array([columns / width, rows / height], np.float32)
-        displacement = cast(Grid, cv2.resize(displacement, (columns, rows), interpolation=cv2.INTER_LINEAR)) * ratio
-    across, down = np.meshgrid(np.arange(columns, dtype=np.float32), np.arange(rows, dtype=np.float32))
-    places = displacement + np.dstack([across, down])
+        larger = cast(Grid, cv2.resize(displacement, (columns, rows), interpolation=cv2.INTER_LINEAR))
+        displacement = larger * _ratio(rows, columns, rows / height, columns / width)
+    places = displacement + _places(rows, columns)
     nothing = np.empty(0, np.float32)  # OpenCV's "no second map"
-    return cast(Grid, cv2.remap(values, places, nothing, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+    return cast(_Values, cv2.remap(values, places, nothing, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+
+
+@functools.lru_cache(maxsize=8)
+def _places(rows: int, columns: int) -> Grid:
+    """Where the cells of a grid are: x, y."""
+    across, down = np.meshgrid(np.arange(columns, dtype=np.float32), np.arange(rows, dtype=np.float32))
+    return np.dstack([across, down])
+
+
+@functools.lru_cache(maxsize=8)
+def _ratio(rows: int, columns: int, down: float, across: float) -> Grid:
+    """By how much a displacement grows, once for every cell: NumPy is slow at broadcasting a pair."""
+    return np.tile(np.array([across, down], np.float32), (rows, columns, 1))
 
 
 def _joined(step: Grid, earlier: Grid | None) -> Grid:

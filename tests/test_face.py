@@ -28,8 +28,8 @@ import sender.face
 from sender.face import EVERY, FaceSegmenter, Pace, Parser, SteadySegmenter
 from sender.geometry import shrunk
 from sender.parser import FaceParser
-from sender.propagation import MaskTracker
-from shared.astronaut import AstronautClip
+from sender.propagation import MaskTracker, motion_grid
+from shared.astronaut import AstronautClip, photograph
 from shared.grid import Mask, grid_shape
 from shared.mailbox import Latest
 from shared.picture import I420, Picture, bgr_from_i420, i420_from_bgr, planes
@@ -132,7 +132,7 @@ def test_a_network_that_contradicts_itself_does_not_run_on_every_picture() -> No
 def test_weak_cells_join_late_and_leave_late() -> None:
     """Between the two thresholds a cell stays what it is."""
     tracker = MaskTracker()
-    luma = shrunk(planes(scene())[0], (320, 180))
+    luma = shrunk(planes(scene())[0], motion_grid(*SIZE))
     history = []
     for value in [0.9, *[0.4] * 6, *[0.25] * 6, *[0.4] * 6, *[0.6] * 6]:
         tracker.advance(luma)
@@ -164,7 +164,7 @@ def test_a_cut_in_the_dark_is_a_cut_and_noise_there_is_none() -> None:
     def dark(place: int, seed: int) -> NDArray[np.uint8]:
         luma = shrunk(planes(scene(ONE, place=place))[0], (320, 180)).astype(np.float32)
         noise = np.random.default_rng(seed).normal(0, 4, luma.shape)
-        return np.clip(16 + 0.15 * (luma - 16) + noise, 0, 255).astype(np.uint8)
+        return shrunk(np.clip(16 + 0.15 * (luma - 16) + noise, 0, 255).astype(np.uint8), motion_grid(*SIZE))
 
     tracker = MaskTracker()
     tracker.advance(dark(0, 0))
@@ -174,6 +174,29 @@ def test_a_cut_in_the_dark_is_a_cut_and_noise_there_is_none() -> None:
         assert not tracker.lost
     tracker.advance(dark(1, 6))
     assert tracker.lost
+
+
+@pytest.mark.parametrize("across", [2, 5, 11])
+def test_the_flow_finds_how_far_a_picture_moved(across: int) -> None:
+    """In a picture of 1280x720, a step of `across` samples: what a mask is carried by, to a fifth of a macroblock."""
+    wide = cv2.resize(photograph(), (1600, 1600), interpolation=cv2.INTER_AREA)[300:1020, :, 1]
+    tracker, where = MaskTracker(), np.zeros((45, 80), np.float32)
+    where[10:35, 20:50] = 0.95
+    for step in range(6):
+        left = 150 - across * step
+        tracker.advance(shrunk(np.ascontiguousarray(wide[:, left : left + 1280]), motion_grid(1280, 720)))
+        if step == 0:
+            tracker.observe(where, tracker.mark())
+    assert tracker.belief[10:35].sum() == pytest.approx(0.95 * 25 * 30, rel=0.1)
+    centre = (tracker.belief[15:30] * np.arange(80)).sum() / tracker.belief[15:30].sum()
+    assert centre == pytest.approx(34.5 + 5 * across / 16, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("size", "grid"), [((1280, 720), (64, 36)), ((720, 1280), (36, 64)), ((2, 2), (48, 48)), ((4096, 16), (768, 8))]
+)
+def test_the_motion_grid_keeps_the_aspect(size: tuple[int, int], grid: tuple[int, int]) -> None:
+    assert motion_grid(*size) == grid
 
 
 def test_the_same_twice() -> None:

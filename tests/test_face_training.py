@@ -27,10 +27,12 @@ from models.networks.face_parser import CLASSES, FaceParser  # noqa: E402
 from models.training.export_parser import write_parser  # noqa: E402
 from models.training.face import labels, teacher, train  # noqa: E402
 from models.training.face.export import REGIONS, export_face  # noqa: E402
+from models.training.face.known import Known  # noqa: E402
 from models.training.face.loss import parsing_loss, questions, tensors  # noqa: E402
 from models.training.face.materials import Head, Person  # noqa: E402
 from models.training.face.photographs import held_out, read_photographs, without_people  # noqa: E402
 from models.training.face.recipe import FaceRecipe  # noqa: E402
+from models.training.face.reduce import reduce_parser  # noqa: E402
 from models.training.face.sample import Sample, paste, placed, squeezed, with_longer_neck  # noqa: E402
 from models.training.face.scenes import Material, Scenes, shapes  # noqa: E402
 from models.training.face.start import load_parser  # noqa: E402
@@ -74,8 +76,9 @@ def scenes(seed: int = 1, batch: int = 4) -> Scenes:
 
 
 @pytest.mark.parametrize("size", [(180, 320), (320, 180), (240, 240), (36, 64), (76, 116), (16, 16)])
-def test_logits_are_a_quarter_whatever_the_size(size: tuple[int, int]) -> None:
-    net = FaceParser(8, 4).eval()
+@pytest.mark.parametrize("lean", [False, True])
+def test_logits_are_a_quarter_whatever_the_size(size: tuple[int, int], lean: bool) -> None:
+    net = FaceParser(8, 4, lean=lean).eval()
     with torch.no_grad():
         logits = net(torch.randint(0, 256, (2, 3, *size)).float())
     assert logits.shape == (2, len(CLASSES), size[0] // 4, size[1] // 4)
@@ -194,6 +197,64 @@ def test_training_goes_on_from_an_exported_parser(tmp_path: Path) -> None:
     file.write_bytes(b"nonsense")
     with pytest.raises(SemcallError, match="is no export of this"):
         load_parser(FaceParser(4, 2), file, batches)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_a_lean_parser_says_about_what_the_full_one_says(noise: float) -> None:
+    """A full parser put together from a lean one's halves comes apart again, about so with noise on its weights."""
+    torch.manual_seed(4)
+    given, full, lean = FaceParser(4, 2, lean=True), FaceParser(4, 2), FaceParser(4, 2, lean=True)
+    pictures = scenes(batch=4).batch(0)[0]
+    _lively(given, pictures)
+    state = given.state_dict()
+    whole = {name: value for name, value in state.items() if name in full.state_dict()}
+    for name in ("quarter.0", "quarter.1", "eighth.0", "eighth.1", "sixteenth", "to_quarter", "fuse"):
+        down, across = state[f"{name}.0.weight"], state[f"{name}.1.weight"]
+        weight = torch.einsum("riy,orx->oiyx", down[..., 0], across[:, :, 0])
+        whole[f"{name}.0.weight"] = weight + noise * weight.std() * torch.randn(weight.shape)
+        for value in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            whole[f"{name}.1.{value}"] = state[f"{name}.2.{value}"]
+    full.load_state_dict(whole)
+    reduce_parser(full, lean, [pictures[:2], pictures[2:]])
+    unseen = scenes(seed=5, batch=2).batch(0)[0].float()
+    with torch.no_grad():
+        told, said, before = full(unseen), lean(unseen), lean(pictures.float())
+        trained = lean.train()(pictures.float())
+    off = (said - told).abs().mean() / told.std()
+    if noise:
+        assert off < min(0.3, (given.eval()(unseen) - told).abs().mean() / told.std())
+    else:
+        assert off < 0.02
+        # In training normalisations use their batch's own statistics: theirs, of what they were fitted on.
+        assert (trained - before).abs().mean() < 0.05 * before.std()
+    assert sum(p.numel() for p in lean.parameters()) < 0.9 * sum(p.numel() for p in full.parameters())
+
+
+def _lively(net: FaceParser, pictures: torch.Tensor) -> None:
+    """Normalisations with the statistics of real pictures: an untrained network says the same of all."""
+    net.train()
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None  # a plain mean
+        net(pictures.float())
+    net.eval()
+
+
+def test_a_known_parser_says_what_its_file_says(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    net = FaceParser(4, 2).eval()
+    known = Known(write_parser(net, "known", tmp_path, CLASSES, REGIONS, 57600, 4, {}))
+    assert not list(known.parameters())
+    pictures = scenes().batch(0)[0].float()
+    told = torch.cat([pictures, torch.full_like(pictures[:, :1], 255)], 1)  # with a teacher's fourth channel
+    with torch.no_grad():
+        assert torch.allclose(known(told), net(pictures), atol=1e-4)
+
+
+def test_what_is_no_parser_labels_nothing() -> None:
+    with pytest.raises(SemcallError, match="is no face parser; set `labeller`"):
+        Known(find_model("fast", "restorer").path)
 
 
 def test_scenes_depend_on_their_step_alone() -> None:
@@ -422,6 +483,27 @@ def test_train_face_from_data_to_model_and_on(data: Path, tmp_path: Path, monkey
         train.train_face(config, data, out)
 
 
+def test_train_face_reduces_a_parser_on_what_another_labels(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shipped one labels; no teacher is trained."""
+    monkeypatch.setattr(train, "train_teacher", None)
+    old = fit(tmp_path / "old", steps=2)  # for biases of its own
+    old.run(QUIET)
+    full = write_parser(old.averaged(), "full", tmp_path, CLASSES, REGIONS, 57600, 4, {})
+    config, out = tmp_path / "tiny.toml", tmp_path / "run"
+    config.write_text(
+        f'name = "tiny"\nwidth = 4\ncontext = 2\nstart = "{full}"\nlean = true\n'
+        f'labeller = "{find_model("face", "face-parser").path}"\n'
+        "steps = 0\npolish_steps = 0\nbatch = 2\nframes = 3\nworkers = 0\n"
+    )
+    path = train.train_face(config, data, out)
+    assert path == out / "tiny.onnx"
+    card = find_model(str(path), "face-parser").card
+    assert card["training"]["recipe"]["lean"] is True
+    assert card["parameters"] == sum(p.numel() for p in FaceParser(4, 2, lean=True).parameters())
+
+
 def test_the_teacher_is_trained_on_heads_and_people(data: Path, tmp_path: Path) -> None:
     recipe = FaceRecipe(teacher_width=4, teacher_steps=2, batch=4, workers=0, frames=3)
     net = train.train_teacher(recipe, data, tmp_path / "run", QUIET)
@@ -448,9 +530,9 @@ def test_a_training_takes_time(minutes: str, monkeypatch: pytest.MonkeyPatch, ca
     assert "is no time to train for" in capsys.readouterr().err
 
 
-def test_recipes_in_the_repository_are_valid() -> None:
-    recipe = read_recipe(ROOT / "configs" / "face.toml", FaceRecipe)
-    assert recipe.name == "face"
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("face*.toml")), ids=lambda file: file.stem)
+def test_recipes_in_the_repository_are_valid(file: Path) -> None:
+    assert read_recipe(file, FaceRecipe).name == "face"
 
 
 def _data(folder: Path) -> Path:

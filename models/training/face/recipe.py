@@ -9,8 +9,10 @@ from dataclasses import dataclass
 class FaceRecipe:
     """`width`, `context`: of the parser (FaceParser); `pixels`: area of pictures in training; `input_pixels`: that to
     which calls scale theirs (0: the same; small faces gain from a little more); `start`: the ONNX file of an earlier
-    parser of that size to go on from instead of afresh (`steps` may then be 0); `teacher_width`: of the crop-level
-    teacher, context 6.
+    parser of that size to go on from instead of afresh (`steps` may then be 0); `lean`: the parser is a lean one,
+    reduced from that of `start`, a full one, before the first step; `labeller`: the ONNX file of a parser that labels
+    the pictures of people instead of a teacher that is trained for it; `teacher_width`: of the crop-level teacher,
+    context 6.
 
     `steps`, `teacher_steps`: of optimisation, `batch` samples each; `rate`, `teacher_rate`: AdamW's highest learning
     rate, on a cosine after a short rise; `ema`: decay of the averaged weights that are kept; `bf16`: the parser is
@@ -28,6 +30,8 @@ class FaceRecipe:
     pixels: int = 57600
     input_pixels: int = 0
     start: str = ""
+    lean: bool = False
+    labeller: str = ""
     teacher_width: int = 16
     steps: int = 18000
     teacher_steps: int = 6000

@@ -6,20 +6,23 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
 import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
 from models.networks.face_parser import FaceParser
 from models.training.face.export import export_face
+from models.training.face.known import Known
 from models.training.face.labels import Labelled, label, read_labels, sheet, shown, tiled, write_labels
 from models.training.face.loss import parsing_loss, questions
 from models.training.face.materials import prepare_people, read_heads
 from models.training.face.photographs import read_photographs
 from models.training.face.recipe import FaceRecipe
+from models.training.face.reduce import reduce_parser
 from models.training.face.scenes import KINDS, Material, Scenes
 from models.training.face.start import load_parser
 from models.training.face.teacher import TeacherSamples
@@ -64,10 +67,10 @@ def _rounds(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> Iter
     photographs = [picture for _, picture in read_photographs(data, kept=False)]
     material = Material(labelled, read_heads(data, "train"), photographs)
     torch.manual_seed(recipe.seed + 1)
-    net: nn.Module = FaceParser(recipe.width, recipe.context)
+    net = FaceParser(recipe.width, recipe.context)
     if recipe.start:
         first = Scenes(material, recipe.seed, recipe.batch, recipe.pixels, hard=True)
-        load_parser(net, Path(recipe.start), (first.batch(step)[0] for step in range(_CALIBRATED_ON)))
+        net = _started(net, recipe, [first.batch(step)[0] for step in range(_CALIBRATED_ON)])
     # Other draws of the same material:
     watched = Scenes(material, recipe.seed + 1000, 1, recipe.pixels)
     about = _binding(recipe)
@@ -89,7 +92,17 @@ def _rounds(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> Iter
             show_every=recipe.pictures_every,
         )  # fmt: skip
         yield fit
-        net = fit.averaged()
+        net = cast(FaceParser, fit.averaged())
+
+
+def _started(net: FaceParser, recipe: FaceRecipe, batches: list[Tensor]) -> FaceParser:
+    """`net` with the weights of the recipe's `start`, or a lean one of about its function."""
+    load_parser(net, Path(recipe.start), batches)
+    if not recipe.lean:
+        return net
+    lean = FaceParser(recipe.width, recipe.context, lean=True)
+    reduce_parser(net, lean, batches)
+    return lean
 
 
 def train_teacher(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> nn.Module:
@@ -124,7 +137,7 @@ def _binding(recipe: FaceRecipe) -> dict[str, object]:
 
 def _binding_teacher(recipe: FaceRecipe) -> dict[str, object]:
     """The same for the teacher and its labels."""
-    parsers = ("steps", "rate", "width", "context", "pixels", "start", "bf16")
+    parsers = ("steps", "rate", "width", "context", "pixels", "start", "lean", "bf16")
     return {name: value for name, value in _binding(recipe).items() if name not in parsers}
 
 
@@ -133,7 +146,8 @@ def _labelled(recipe: FaceRecipe, data: Path, out: Path, console: Console) -> li
     about = _binding_teacher(recipe)
     done = read_labels(people, out / "labels", about)
     if done is None:
-        done = label(train_teacher(recipe, data, out, console), people, console)
+        teacher = Known(Path(recipe.labeller)) if recipe.labeller else train_teacher(recipe, data, out, console)
+        done = label(teacher, people, console)
         if not done:
             raise SemcallError(
                 "The teacher agrees with the detector on no picture: train it for more `teacher_steps`."
