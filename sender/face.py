@@ -220,8 +220,9 @@ class _View:
             self.tracker, self._size, self._cells = MaskTracker(), size, motion_grid(*size)
         with _timed(milliseconds, "shrink"):
             luma = planes(picture.i420)[0]
-            # Every other row of a large picture has the mean of a cell too, and half as much to read.
-            luma = shrunk(luma[::2] if picture.height >= 8 * self._cells[1] else luma, self._cells)
+            # Every fourth row of a large picture has the mean of a cell too, and a fourth as much to read.
+            step = 4 if picture.height >= 16 * self._cells[1] else 2 if picture.height >= 8 * self._cells[1] else 1
+            luma = shrunk(luma[::step], self._cells)
         with _timed(milliseconds, "flow"):
             self.tracker.advance(luma)
         self._unseen += 1
