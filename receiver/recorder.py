@@ -15,10 +15,12 @@ from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 
+from receiver.watchdog import OVER
 from shared.errors import SemcallError
 from shared.picture import CLOCK_RATE, I420, letterboxed, size_of
 
 _QUEUED = 15  # pictures: half a second, 20 MB at 1280x720
+_LONGEST_STILL = OVER  # seconds; a call without media ends by then
 _TIME_BASE = Fraction(1, CLOCK_RATE)
 # Fragments make the file playable after a kill; "hybrid" writes an ordinary index when it is closed.
 _MOV = {"movflags": "hybrid_fragmented+frag_keyframe+default_base_moof", "video_track_timescale": str(CLOCK_RATE)}
@@ -137,7 +139,7 @@ class Recorder:
 
 
 class _Clock:
-    """Unix seconds -> ticks of the file: from 0, strictly increasing, true to the differences."""
+    """Unix seconds -> ticks of the file: from 0, strictly increasing, true to the differences within a call."""
 
     def __init__(self, period: float) -> None:
         self._period = period
@@ -151,6 +153,9 @@ class _Clock:
         elif when < self._last_when - 1:
             # The machine's clock was set back: go on from here instead of freezing until it has caught up.
             self._origin += when - self._last_when - self._period
+        elif when > self._last_when + _LONGEST_STILL:
+            # Another call, or a clock set forward: who watches the recording shall not wait as long again.
+            self._origin += when - self._last_when - 1
         self._last_when = when
         self._last = max(self._last + 1, round((when - self._origin) * CLOCK_RATE))
         return self._last

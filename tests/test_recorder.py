@@ -120,6 +120,14 @@ def test_times_stay_increasing_when_the_clock_does_not(tmp_path: Path) -> None:
     assert pts == [0, 3600, 3601, 3602, 7200, 10200, 19200]
 
 
+def test_the_wait_between_two_calls_is_a_second_of_still(tmp_path: Path) -> None:
+    path = tmp_path / "evening.mp4"
+    times = [START, START + 0.1, START + 3600, START + 3600.1, START + 3629]
+    record(path, [photo()] * len(times), times)
+    pts = [f.pts for f in decode(path)]
+    assert pts == [0, 9000, 99_000, 108_000, 2_709_000], "and a long still within a call is as long as it was"
+
+
 def test_another_size_is_fitted_between_black_bars(tmp_path: Path) -> None:
     path = tmp_path / "call.mp4"
     record(path, [photo(320, 240), photo(320, 176), photo(128, 240)], [START, START + 0.1, START + 0.2])
