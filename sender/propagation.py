@@ -137,7 +137,11 @@ class MaskTracker:
             self._parsed, self._now = (found, nothing, nothing), found
             self._renew(np.zeros(found.shape, np.bool_))
             return True
-        belief, before, disputed = parsed if since is None else (_moved(plane, since) for plane in parsed)
+        belief, before, disputed = parsed
+        if since is not None:
+            places = _sources(since, *found.shape)
+            # Nothing is in dispute nearly always.
+            belief, before, disputed = (_sampled(plane, places) if plane.any() else plane for plane in parsed)
         confirmed = (disputed > 0.5) & (np.abs(found - before) < np.abs(found - belief))
         open_ = _dispute(found, belief) & ~confirmed
         blended = belief + _BLEND * (found - belief)
@@ -185,12 +189,20 @@ def _contrast(luma: NDArray[np.uint8]) -> float:
 
 def _moved(values: _Values, displacement: Grid) -> _Values:
     """Values [h', w'], or [h', w', 2], of an earlier picture where they are now; beyond its edge as at the edge."""
-    rows, columns = values.shape[:2]
+    return _sampled(values, _sources(displacement, *values.shape[:2]))
+
+
+def _sources(displacement: Grid, rows: int, columns: int) -> Grid:
+    """Where the values of a grid [rows, columns] were: x, y, in its cells."""
     height, width = displacement.shape[:2]
     if (height, width) != (rows, columns):
         larger = cast(Grid, cv2.resize(displacement, (columns, rows), interpolation=cv2.INTER_LINEAR))
         displacement = larger * _ratio(rows, columns, rows / height, columns / width)
-    places = displacement + _places(rows, columns)
+    return displacement + _places(rows, columns)
+
+
+def _sampled(values: _Values, places: Grid) -> _Values:
+    """The values at these places, interpolated."""
     nothing = np.empty(0, np.float32)  # OpenCV's "no second map"
     return cast(_Values, cv2.remap(values, places, nothing, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
