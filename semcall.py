@@ -51,7 +51,7 @@ def _min_bitrate(text: str | None, bitrate: float) -> float:
     from sender.options import MIN_BITRATE
 
     if text is None:
-        return min(MIN_BITRATE, bitrate)
+        return MIN_BITRATE
     value = _bitrate(text, "--min-bitrate")
     if value > bitrate:
         raise SemcallError(f"--min-bitrate {text} is more than --bitrate {bitrate / 1e3:g}k: lower it or raise that.")
@@ -187,14 +187,15 @@ SentStats = Annotated[Path | None, typer.Option(help="A JSON line per coded pict
 Replace = Annotated[bool, typer.Option("--replace", help="A new call ends the one that is on.")]
 Cert = Annotated[Path | None, typer.Option(help="Certificate (PEM) for https.")]
 Key = Annotated[Path | None, typer.Option(help="Its private key, if not in there too.")]
+_HOST, _PORT = "127.0.0.1", 8787  # where a receiver waits and a sender calls unless told
 Metrics = Annotated[str | None, typer.Option(metavar="[HOST:]PORT", help="Serve figures to Prometheus.")]
 Ice = Annotated[list[str] | None, typer.Option("--ice-server", help="stun:HOST or turn:USER:PASSWORD@HOST.")]
 
 
 @app.command()
 def receive(
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="TCP port of the endpoint.")] = 8787,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets others in.")] = _HOST,
+    port: Annotated[int, typer.Option(help="TCP port of the endpoint.")] = _PORT,
     token: Annotated[str | None, typer.Option(help="Token that callers must show; made up where needed.")] = None,
     restore: Annotated[
         str, typer.Option(help="Restorer: auto (the best there is time for), a name, an ONNX file, or off.")
@@ -225,7 +226,7 @@ def receive(
     from receiver.app import ReceiveOptions
     from receiver.app import receive as run
 
-    elsewhere = {"host": host != "127.0.0.1", "port": port != 8787}
+    elsewhere = {"host": host != _HOST, "port": port != _PORT}
     _require("with --from", watch is None, replace=replace, cert=cert, key=key, **elsewhere)
     _require("without --record", record is not None, force=force)
     if watch is None:
@@ -234,7 +235,7 @@ def receive(
 
     def ready(url: str) -> None:
         _say(f"Waiting for a caller at {url}")
-        default = host in ("127.0.0.1", "localhost") and port == 8787 and cert is None
+        default = host in (_HOST, "localhost") and port == _PORT and cert is None
         hint = "semcall send" if default else f"semcall send --to {url}"
         hint += f" --token {token}" if token else ""
         _say(f"Call it with:  {hint}")
@@ -314,7 +315,7 @@ def send(
         _say(f"Watch it with:  semcall receive --from {url}" + (f" --token {token}" if token else ""))
 
     options = SendOptions(
-        to=to if to is not None else "http://127.0.0.1:8787/whip",
+        to=to if to is not None else f"http://{_HOST}:{_PORT}/whip",
         token=token,
         source=source,
         size=_size(size),

@@ -36,10 +36,8 @@ import contextlib
 import json
 import os
 import tempfile
-from fractions import Fraction
 from pathlib import Path
 
-import av
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -50,6 +48,9 @@ from benchmarks.programs import run
 from benchmarks.scenarios import Scenario, missed, scenarios
 from shared.clips import Clip, fitted
 from shared.errors import SemcallError
+from shared.mp4 import Sound
+from shared.picture import CLOCK_RATE
+from shared.x264 import writing_mp4
 
 
 def choose_clip(data: Path) -> Path | None:
@@ -65,15 +66,12 @@ def choose_clip(data: Path) -> Path | None:
 def prepare(path: Path, out: Path) -> float:
     """Write the clip at the size at which it is sent, cheap to read; returns its pictures per second."""
     clip = Clip(path)
-    with av.open(str(out), "w") as container:
-        rate = Fraction(clip.fps).limit_denominator(1001)
-        stream = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "crf": "10"})
-        stream.width, stream.height, stream.pix_fmt = *clip.size, "yuv420p"
-        for index, (i420, _) in enumerate(clip):
-            frame = av.VideoFrame.from_ndarray(i420, format="yuv420p")
-            frame.pts, frame.time_base = index, 1 / rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    with (
+        contextlib.closing(Sound(path, 0.0)) as sound,
+        writing_mp4(out, clip.size, clip.fps, sound, {"preset": "ultrafast", "crf": "10"}) as write,
+    ):
+        for i420, seconds in clip:
+            write(i420, round(seconds * CLOCK_RATE))
     return clip.fps
 
 
