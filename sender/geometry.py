@@ -26,10 +26,13 @@ def small_size(
 
 
 def shrunk(plane: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A plane uint8 [H, W] at another width and height, by the mean of the area or nearly; enlarged where smaller."""
+    """A plane uint8 [H, W], or planes [H, W, n], at another width and height.
+
+    By the mean of the area or nearly; enlarged where it is smaller.
+    """
     # Halving is far the fastest in OpenCV: 4:1 in two steps costs an eighth of one, odd ratios after it a third. What
     # is left below 2:1 leaves no sample out between its neighbours, and costs a fifth of a true mean.
-    height, width = plane.shape
+    height, width = plane.shape[:2]
     while width % 2 == height % 2 == 0 and width >= 2 * size[0] and height >= 2 * size[1]:
         height, width = height // 2, width // 2
         plane = _resized(plane, (width, height))
@@ -37,7 +40,7 @@ def shrunk(plane: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
 
 
 def _resized(plane: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    height, width = plane.shape
+    height, width = plane.shape[:2]
     smaller = size[0] <= width and size[1] <= height
     how = cv2.INTER_AREA if smaller and (width >= 2 * size[0] or height >= 2 * size[1]) else cv2.INTER_LINEAR
     # A quoted type: NumPy takes a hundredth of a millisecond to spell one out, several times a picture.
@@ -54,7 +57,7 @@ def on_macroblocks(cells: NDArray[np.float32], width: int, height: int) -> NDArr
     if cells.shape == (rows, columns) and (height, width) == (rows * MACROBLOCK, columns * MACROBLOCK):
         return cells
     down, across = _overlaps(cells.shape[0], height), _overlaps(cells.shape[1], width)
-    return cast("NDArray[np.float32]", down @ cells @ across.T)
+    return cast("NDArray[np.float32]", down @ (cells @ across.T))
 
 
 @functools.lru_cache(maxsize=8)

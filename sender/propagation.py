@@ -47,9 +47,11 @@ class MaskTracker:
     """
 
     def __init__(self) -> None:
-        # By itself, ultrafast stops at a quarter of the size that it is given.
+        # By itself, ultrafast stops at a quarter of the size that it is given, and has a patch of 8 cells every 4 of
+        # them; every 5 cost two thirds of the time and leave about 4% more unexplained.
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._dis.setFinestScale(0)
+        self._dis.setPatchStride(5)
         self._luma: NDArray[np.uint8] | None = None
         self._contrast = 0.0
         self._count = 0
@@ -59,6 +61,7 @@ class MaskTracker:
         # in one step: a picture's belief from the one before would blur a little with every picture.
         self._parsed: tuple[Grid, Grid, Grid] | None = None
         self._since_parse: Grid | None = None
+        self._held: Grid | None = None  # belief and mask as the last parse left them: float32 [h', w', 2]
         self._now: Grid | None = None  # the belief alone
         self._mask: Mask = np.zeros((1, 1), np.bool_)
 
@@ -87,7 +90,7 @@ class MaskTracker:
         """How far cells are believed to be face, 0..1, in the mask and beside it; 0 elsewhere. Float32 [h', w']."""
         if self._now is None:
             return np.zeros(self._mask.shape, np.float32)
-        near = cv2.dilate(self._mask.astype(np.uint8), _BESIDE).astype(np.bool_)
+        near = cv2.dilate(self._mask.view(np.uint8), _BESIDE).view(np.bool_)
         return np.where(near, self._now, np.float32(0))
 
     def advance(self, luma: NDArray[np.uint8]) -> None:
@@ -111,10 +114,10 @@ class MaskTracker:
             return
         if self._marked is not None:
             self._since_mark = _joined(step, self._since_mark)
-        if self._parsed is not None:
+        if self._held is not None:
             self._since_parse = _joined(step, self._since_parse)
-            self._now = _moved(self._parsed[0], self._since_parse)
-            self._renew(_moved(self._mask.view(np.uint8) * np.uint8(255), step) > 127)
+            self._now, before = cast("tuple[Grid, Grid]", cv2.split(_moved(self._held, self._since_parse)))
+            self._renew(before > 0.5)
 
     def mark(self) -> int:
         """The newest picture goes to the parser: returns what `observe` needs. Only the last mark counts."""
@@ -136,6 +139,7 @@ class MaskTracker:
             nothing = np.zeros_like(found)
             self._parsed, self._now = (found, nothing, nothing), found
             self._renew(np.zeros(found.shape, np.bool_))
+            self._hold()
             return True
         belief, before, disputed = parsed
         if since is not None:
@@ -148,10 +152,15 @@ class MaskTracker:
         settled = np.where(confirmed, found, np.where(open_, belief, blended))
         self._parsed, self._now = (settled, found, open_.astype(np.float32)), settled
         self._renew(self._mask)
+        self._hold()
         return True
 
+    def _hold(self) -> None:
+        assert self._now is not None
+        self._held = cast(Grid, cv2.merge([self._now, self._mask.astype(np.float32)]))
+
     def _forget(self) -> None:
-        self._marked = self._since_mark = self._parsed = self._since_parse = self._now = None
+        self._marked = self._since_mark = self._parsed = self._since_parse = self._held = self._now = None
         self._mask = np.zeros_like(self._mask)
 
     def _renew(self, before: Mask) -> None:

@@ -23,7 +23,7 @@ pytest.importorskip("onnx", reason="needs the train extra")
 
 from rich.console import Console  # noqa: E402
 
-from models.networks.face_parser import CLASSES, FaceParser  # noqa: E402
+from models.networks.face_parser import CLASSES, MULTIPLE, FaceParser  # noqa: E402
 from models.training.export_parser import write_parser  # noqa: E402
 from models.training.face import labels, teacher, train  # noqa: E402
 from models.training.face.export import REGIONS, export_face  # noqa: E402
@@ -182,7 +182,7 @@ def test_shapes_have_the_area_asked_for_and_sides_that_quarter() -> None:
 def test_training_goes_on_from_an_exported_parser(tmp_path: Path) -> None:
     old = fit(tmp_path / "old", steps=8)
     old.run(QUIET)
-    file = write_parser(old.averaged(), "old", tmp_path, CLASSES, REGIONS, 57600, 4, {})
+    file = write_parser(old.averaged(), "old", tmp_path, CLASSES, REGIONS, 57600, MULTIPLE, {})
     batches = [scenes(batch=4).batch(step)[0] for step in range(0, 12, 6)]
     net = FaceParser(4, 2)
     load_parser(net, file, batches)

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 CLASSES = ("background", "face", "hair")
 """Channel order of the logits. Face includes the neck, as in the paper (section 3.1)."""
 DILATIONS = (1, 2, 3, 1)
+MULTIPLE = 16
+"""What the sides of a picture are multiples of if they halve evenly all the way down."""
 
 
 class FaceParser(nn.Module):
@@ -68,6 +70,9 @@ class FaceParser(nn.Module):
 def _twice(x: Tensor, model: Tensor) -> Tensor:
     """`x` at double size, cut to the size of `model` (sides that halved unevenly)."""
     doubled = F.interpolate(x, scale_factor=2.0, mode="nearest")
+    # A graph traced at a multiple of MULTIPLE has no cuts: each would be a copy between two layouts at run time.
+    if doubled.shape == model.shape:
+        return doubled
     return doubled[:, :, : model.shape[2], : model.shape[3]]
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from models.networks.face_parser import CLASSES
+from models.networks.face_parser import CLASSES, MULTIPLE
 from models.training.export_parser import write_parser
 from models.training.face.materials import sources
 from models.training.face.recipe import FaceRecipe
 from models.training.fit import Fit
 
-MULTIPLE = 4
 REGIONS = {"face": ["face"], "face+hair": ["face", "hair"]}
 
 
