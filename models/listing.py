@@ -15,7 +15,7 @@ from models.registry import Model, list_models
 from shared.errors import SemcallError
 from shared.stdout import printing
 
-_MANY = 8  # names of which only the count is shown
+_MANY = 8  # names of which only the count is shown, or the first ones
 
 
 def summary(model: Model) -> dict[str, Any]:
@@ -91,7 +91,8 @@ def _readable(key: str, value: Any, nested: bool = False) -> str:
     if isinstance(value, list):
         if value and all(isinstance(item, dict) for item in value):
             return _means(value)
-        return ", ".join(map(str, value))
+        more = f" and {len(value) - _MANY} more" if len(value) > _MANY else ""
+        return ", ".join(map(str, value[:_MANY])) + more
     return str(value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import threading
@@ -220,9 +221,10 @@ class _View:
             self.tracker, self._size, self._cells = MaskTracker(), size, motion_grid(*size)
         with _timed(milliseconds, "shrink"):
             luma = planes(picture.i420)[0]
-            # Every fourth row of a large picture has the mean of a cell too, and a fourth as much to read.
-            step = 4 if picture.height >= 16 * self._cells[1] else 2 if picture.height >= 8 * self._cells[1] else 1
-            luma = shrunk(luma[::step], self._cells)
+            rows = 4 * self._cells[1]
+            if picture.height >= 2 * rows:  # four rows of a cell have its mean too, and a fifth as much to read
+                luma = luma.take(_spread(rows, picture.height), 0)
+            luma = shrunk(luma, self._cells)
         with _timed(milliseconds, "flow"):
             self.tracker.advance(luma)
         self._unseen += 1
@@ -243,6 +245,12 @@ class _View:
         if self.tracker.lost:
             return np.zeros(grid_shape(*self._size), np.bool_)
         return on_macroblocks(self.tracker.belief, *self._size) >= _COVERED
+
+
+@functools.lru_cache(maxsize=8)
+def _spread(count: int, length: int) -> NDArray[np.intp]:
+    """`count` of `length` rows, evenly spread."""
+    return ((np.arange(count) + 0.5) * (length / count)).astype(np.intp)
 
 
 def _nobody(picture: Picture) -> Mask:

@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from shared.grid import MACROBLOCK, grid_shape
 
 
-def small_size(
-    width: int, height: int, pixels: int = 57_600, multiple: int = 4, shortest: int = 32
-) -> tuple[int, int]:
-    """Width and height of about `pixels` samples, aspect kept, both multiples of `multiple` and `shortest` at least.
+def small_size(width: int, height: int, pixels: int, multiple: int, shortest: int = 32) -> tuple[int, int]:
+    """Width and height of about `pixels` samples, aspect about kept, multiples of `multiple` and `shortest` at least.
 
-    1280x720 gives 320x180. Small pictures are enlarged; very long ones are widened.
+    57600 in multiples of 4 make 320x180 of 1280x720. Small pictures are enlarged; very long ones are widened.
     """
     scale = math.sqrt(pixels / (width * height)) / multiple
     least = -(-shortest // multiple)

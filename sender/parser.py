@@ -3,8 +3,8 @@
 The contract, version 1: `rgb` uint8 [1, 3, h, w] goes in, `logits` float32 [1, C, h', w'] over the same picture come
 out, h' >= ceil(h/4) and w' >= ceil(w/4), one of C exclusive classes per spot by softmax. The card names them in the
 order of the channels: `"classes": ["background", "face", ...]`; `"regions": {"face": ["face"], ...}` are what may be
-asked for; `"input": {"pixels": 57600, "multiple": 4}` gives the area to which a picture is scaled, aspect kept, and
-what its sides are multiples of.
+asked for; `"input": {"pixels": 57600, "multiple": 4}` gives the area to which a picture is scaled, aspect kept as
+far as the multiples that its sides are of allow.
 """
 
 from __future__ import annotations

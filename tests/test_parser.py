@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from command import call
-from faces import CARD, bright_model, overlap, scene, snapshot, squares
+from faces import CARD, bright_model, overlap, scene, shipped, snapshot, squares
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,7 +44,16 @@ def bright(tmp_path: Path) -> FaceOptions:
     ],
 )
 def test_what_the_network_sees(picture: tuple[int, int], small: tuple[int, int]) -> None:
-    assert small_size(*picture) == small
+    assert small_size(*picture, pixels=57600, multiple=4) == small
+
+
+@pytest.mark.parametrize(
+    ("picture", "small"), [((1280, 720), (416, 224)), ((720, 1280), (224, 416)), ((640, 480), (352, 272))]
+)
+def test_what_the_shipped_parser_sees(picture: tuple[int, int], small: tuple[int, int]) -> None:
+    parser = shipped().open()
+    assert parser is not None
+    assert parser.small_size(*picture) == small
 
 
 def test_sides_are_multiples() -> None:
@@ -293,7 +302,7 @@ def test_the_shipped_parser_says_what_it_said() -> None:
     said = snapshot()
     assert said.keys() == kept.keys() == {"face", "face+hair"}
     for region, runs in kept.items():
-        before, now = np.zeros((45, 80), np.bool_), np.zeros((45, 80), np.bool_)
+        before, now = np.zeros((56, 104), np.bool_), np.zeros((56, 104), np.bool_)
         for mask, some in ((before, runs), (now, said[region])):
             for row, first, end in some:
                 mask[row, first:end] = True

@@ -57,7 +57,7 @@ class FaceParser(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """See the class."""
-        quarter = self.quarter(self.entry(pictures / 255 - 0.5))
+        quarter = self.quarter(self.entry(pictures * (1 / 255) - 0.5))
         eighth = self.eighth(quarter)
         deep = self.sixteenth(eighth)
         for block in self.context:

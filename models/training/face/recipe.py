@@ -1,4 +1,4 @@
-"""What a training run of the face parser is told: the entries of configs/face.toml."""
+"""What a training run of the face parser is told: the entries of configs/face*.toml."""
 
 from __future__ import annotations
 
