@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from receiver.sequence import RESTART_DISTANCE, distance
+from receiver.tail import TailProbe
 from shared.picture import CLOCK_RATE
 
 REORDERING = 0.01  # seconds; a packet that much behind its successor counts as lost
@@ -41,6 +42,7 @@ class RtpNumbers(Protocol):
 
     sequence_number: int
     timestamp: int
+    marker: int
     ssrc: int
 
 
@@ -75,6 +77,8 @@ class NackSchedule:
         self._timestamp = 0  # the highest packet's
         self._variation = 0.0
         self._backed_off = 0.0
+        self._tail = TailProbe(clock)
+        self._guess: tuple[int, float] | None = None  # what was asked for by `_tail` last, and when
         self._in_order = True  # no packet has come late by itself so far
         self._failing = 0.0  # part of first tries that needed a second, smoothed
         self.ssrc: int | None = None
@@ -121,8 +125,11 @@ class NackSchedule:
         for hole in self._holes.values():
             hole.behind += 1
         for step in range(1, ahead):
-            self._holes[(self._highest + step) & 0xFFFF] = _Missing(now)
+            self._holes[(self._highest + step) & 0xFFFF] = self._new_hole((self._highest + step) & 0xFFFF, now)
+        if ahead > 1:
+            self._tail.lost()
         self._highest, self._timestamp = number, packet.timestamp
+        self._tail.came(number, packet.timestamp, bool(packet.marker))
         self.missing = self.due()
         return bool(self.missing)
 
@@ -155,6 +162,9 @@ class NackSchedule:
                 hole.last = now
                 hole.tries += 1
                 chosen.append(number)
+        if (guess := self._tail.due()) is not None and self.rtt is not None:
+            self._guess = guess, now
+            chosen.append(guess)
         self.requested += len(chosen)
         return sorted(chosen)
 
@@ -163,6 +173,12 @@ class NackSchedule:
         for missing, hole in list(self._holes.items()):
             if distance(missing, number) > 0:
                 hole.given_up = True  # not forgotten: its answer still tells the round trip
+
+    def _new_hole(self, number: int, now: float) -> _Missing:
+        if self._guess is not None and self._guess[0] == number and now - self._guess[1] < _MEMORY:
+            asked = self._guess[1]
+            return _Missing(now, tries=1, first=asked, last=asked)
+        return _Missing(now)
 
     def _arrived(self, number: int, now: float) -> None:
         hole = self._holes.pop(number, None)

@@ -16,7 +16,7 @@ from shared.picture import CLOCK_RATE
 
 log = logging.getLogger(__name__)
 
-_TICK = 0.01  # seconds between looks at what is due
+_TICK = 0.005  # seconds between looks at what is due
 _STREAMS = 16  # SSRCs of which figures are kept; a report has room for 31 (RFC 3550 section 6.4.1)
 
 

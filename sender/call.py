@@ -141,6 +141,7 @@ class Call:
             encode_options,
             self._source.size,
             target=self._target,
+            even=lambda: self.control is not None and self.control.tight,
         )
         encode.figures = self.stats
         self._capture = capture = CaptureThread(self._source, pictures.put, self._over.set)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from sender.sent import EXPANSION, WINDOW, SentLog
 
 BETA = 0.85  # of what arrived, that receivers say when they see overuse (draft-ietf-rmcat-gcc-02 section 5.5)
-MISSING = 0.8  # REMB over what was sent: below it the link delivers less than it is given
+MISSING = 0.75  # REMB over what should have arrived: below it the link delivers less than it is given
 START = 500e3  # bit/s on the wire; a call that wants more grows from here, so that its first second fills no queue
 FORESIGHT = 0.2  # seconds of falling REMBs after which their slope is believed
 HOLD = 1.0  # seconds without growth after a step down: the queue drains first
@@ -28,10 +28,12 @@ HEAVY_LOSS, FLOODED_LOSS = 0.1, 0.25  # with a queue or in report after report, 
 LOST_AT_LEAST, FLOODED_AT_LEAST = 4, 10  # packets, before a fraction of few is believed
 LARGEST_STEP = 0.5  # of the estimate is left by one step down: what follows is judged anew
 STEP_DOWN = 0.9  # of what arrived, when the queue says that it is too much
+USUAL = 9  # reports, of which the median is what a link loses by chance
 LOSS_SPAN = 3.0  # seconds of receiver reports behind the loss that counts by itself
 GROWTH, GROWTH_FIRST, GROWTH_NEAR = 0.4, 0.25, 0.08  # per second; the second until there was a step down
 NEAR, CALM = 0.85, 5.0  # feel the way from this part of the rate that was too much last, until so many seconds after
 LONGEST_RUN = 8  # packets of one NACK that count: more in a row were lost by an outage, not by a queue
+RECENT = 0.05  # weight of the newest value of that, some thirty a second
 AGAIN_AT_MOST = 0.3  # of the estimate is set aside for retransmissions
 REACH = 1.5  # times what is sent: an estimate that nothing has tried is worth no more
 STUCK = 10.0  # seconds that a REMB below what is sent stays the same until it counts as a limit
@@ -52,6 +54,7 @@ class RateTarget:
         self._fresh, self._again = SentLog(), SentLog()  # new packets and retransmissions
         self._nacked: deque[tuple[float, int]] = deque()
         self._losses: deque[tuple[float, float]] = deque()
+        self._reports: deque[float] = deque(maxlen=USUAL)
         self._trips: deque[tuple[float, float]] = deque()  # (when, seconds), of ever longer ones
         self._last: deque[tuple[float, float]] = deque(maxlen=2)  # (when, seconds)
         self._knee: float | None = None  # on the wire, what was too much last
@@ -60,6 +63,7 @@ class RateTarget:
         # When REMBs began to fall, the first, what was sent then:
         self._fall: tuple[float, float, float] | None = None
         self._fell = -HOLD
+        self._doubled = 0.0  # bit/s on the wire of what went twice, smoothed
         self._updated = clock()
         self._moved = clock()  # when REMB was another one last
         self.bitrate = ceiling
@@ -78,6 +82,11 @@ class RateTarget:
         since = self._clock() - LOSS_SPAN
         recent = [lost for when, lost in self._losses if when >= since]
         return sum(recent) / len(recent) if recent else None
+
+    @property
+    def queued(self) -> bool:
+        """Whether packets wait in a queue on their way."""
+        return self._queue(self._clock()) > QUEUE_NOTICED
 
     @property
     def wire(self) -> float:
@@ -100,7 +109,8 @@ class RateTarget:
             self._moved = now
         expansion = self._fresh.expansion(now)
         delay = self.rtt or 0.0
-        delivered = self._fresh.payload(now - delay) + self._again.payload(now - delay)
+        sent = self._fresh.payload(now - delay) + self._again.payload(now - delay)
+        delivered = sent * (1 - self._usual())
         # The first is what arrived in a second; the next ones rise for as long as the receiver sees nothing wrong.
         # A fall comes with keyframes and with every hiccup of a machine, too: it counts where packets are missing or
         # late, and where the round trip is not known.
@@ -132,6 +142,7 @@ class RateTarget:
         """A receiver report: fraction lost since the last one, 0..1, and the round trip in seconds if it tells."""
         now = self._clock()
         self._losses.append((now, lost))
+        self._reports.append(lost)
         while self._losses[0][0] < now - LOSS_SPAN:
             self._losses.popleft()
         self._heard(now, round_trip)
@@ -142,6 +153,8 @@ class RateTarget:
     def nacked(self, packets: int, round_trip: float | None = None) -> None:
         """So many packets are asked for the first time; `round_trip`: seconds since the one after them left."""
         now = self._clock()
+        if round_trip is not None and self._trips and round_trip < self._trips[0][1]:
+            round_trip = None  # shorter than any: asked for before the packet after it came (receiver/tail.py)
         if round_trip is not None and now - round_trip < self._changed:
             return  # of before the last step down
         self._nacked.append((now, min(packets, LONGEST_RUN)))
@@ -149,7 +162,7 @@ class RateTarget:
             self._nacked.popleft()
         self._heard(now, round_trip)
         count, lost = self._missing(now)
-        full = count >= LOST_AT_LEAST and lost > HEAVY_LOSS and self._queue(now) > QUEUE_NOTICED
+        full = count >= LOST_AT_LEAST and lost > self._usual() + HEAVY_LOSS and self._queue(now) > QUEUE_NOTICED
         if full or (count >= FLOODED_AT_LEAST and lost > FLOODED_LOSS):
             self._full(now)
 
@@ -169,11 +182,13 @@ class RateTarget:
         return self.bitrate
 
     def _apply(self, now: float) -> None:
-        self.bitrate = self._ceiling
+        # What goes twice comes out of the pictures, not on top of them.
+        self._doubled += RECENT * (min(self._again.wire(now), AGAIN_AT_MOST * self._ceiling) - self._doubled)
+        self.bitrate = max(self._ceiling - self._doubled, self._floor)
         if self.estimate is not None:
             again = min(self._again.wire(now), AGAIN_AT_MOST * self.estimate)
             media = (self.estimate - again) / self._fresh.expansion(now)
-            self.bitrate = min(max(media, self._floor), self._ceiling)
+            self.bitrate = min(max(media, self._floor), self.bitrate)
 
     def _wanted(self, now: float) -> float:
         """Bit/s on the wire that the ceiling takes."""
@@ -201,6 +216,10 @@ class RateTarget:
         """Packets asked for in the last second, and which fraction of those sent they are."""
         count = sum(number for when, number in self._nacked if when > now - WINDOW)
         return count, min(count / max(self._fresh.packets(now), 1.0), 0.8)
+
+    def _usual(self) -> float:
+        """Fraction that the link loses by chance, as far as reports tell: the median of the last ones."""
+        return statistics.median_low(self._reports) if self._reports else 0.0
 
     def _may_grow(self, now: float) -> bool:
         held = now - self._changed < HOLD or now < self._paused_until

@@ -5,11 +5,13 @@ Everything is replaced on the one RTCRtpSender given (names guarded in shared/pe
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from aiortc import RTCRtpSender, clock
+from aiortc import RTCDtlsTransport, RTCRtpSender, clock
 from aiortc.rtp import (
     RTCP_RTPFB_NACK,
     RTP_HISTORY_SIZE,
@@ -19,17 +21,22 @@ from aiortc.rtp import (
     RtcpRtpfbPacket,
     RtcpSrPacket,
     RtpPacket,
+    is_rtcp,
 )
 from aiortc.utils import uint16_add, uint16_gt
 
 from sender.congestion import RateTarget
+from sender.pacer import Pacer
 from sender.rate import KeyframeGate
-from sender.retransmission import RetransmissionGovernor
+from sender.retransmission import ChanceLoss, RetransmissionGovernor
 from sender.sent import PACKET_OVERHEAD
 from sender.track import attach_encoder
 
 _RTX_HEADER = 2  # bytes: the original sequence number (RFC 4588 section 4)
 _ASKED = 256  # requested sequence numbers that are remembered: twice what can still be sent again
+_COPY_AFTER = 0.01  # seconds from an answer to its copy: some losses take what is sent together
+_BELOW_RTP = 38  # bytes: IPv4 20, UDP 8, SRTP tag 10
+_SOON = 5e-4  # seconds; sleeping for less takes longer
 _LONGEST_TRIP = 10.0  # seconds; what looks longer is a clock that was set
 
 
@@ -51,6 +58,10 @@ class SendControl:
         self._sender, self._gate = sender, gate
         self._rates = RateTarget(ceiling, floor, monotonic)
         self._governor = RetransmissionGovernor(lambda: self._rates.bitrate, clock=monotonic)
+        self._chance = ChanceLoss(monotonic)
+        self._copying: set[asyncio.Task[None]] = set()  # or they would be collected on the way
+        self._pacer = Pacer(lambda: self._rates.bitrate, monotonic)
+        self._paced: RTCDtlsTransport | None = None
         self._asked: dict[int, None] = {}
         self._gone = 0
         self._retransmit_now: Callable[[int], Coroutine[Any, Any, None]] = sender._retransmit
@@ -65,6 +76,8 @@ class SendControl:
         """Fraction lost in the receiver reports of the last seconds, 0..1."""
         self.rtt: float | None = None
         """The last round trip, seconds."""
+        self.tight = False
+        """Whether the link has no rate to spare, or loses packets: what goes over it should be even."""
         self.wire_bitrate = 0.0
         """Bit/s sent in the last second, headers down to IP and retransmissions included."""
         self.nacks = 0
@@ -86,6 +99,9 @@ class SendControl:
         return self._governor.refused + self._gone
 
     def _packed(self, payload: int, packets: int) -> None:
+        if self._sender.transport is not self._paced:  # known for good only after negotiation (BUNDLE)
+            self._paced = self._sender.transport
+            self._paced._send_rtp = self._spaced(self._paced._send_rtp)  # type: ignore[method-assign, assignment]
         self._rates.sent(payload, packets)
         self._rates.update()
         self._publish()
@@ -102,6 +118,24 @@ class SendControl:
         rates = self._rates
         self.target, self.estimate, self.remb, self.rtt = rates.bitrate, rates.estimate, rates.remb, rates.rtt
         self.loss, self.wire_bitrate = rates.loss, rates.wire
+        self.tight = rates.estimate is not None or self._chance.recent
+
+    def _spaced(
+        self, send: Callable[[bytes], Coroutine[Any, Any, None]]
+    ) -> Callable[[bytes], Coroutine[Any, Any, None]]:
+        """`send`, but new packets of this sender wait for their turn where some get lost."""
+
+        async def leave(data: bytes) -> None:
+            if not is_rtcp(data):
+                size = len(data) + _BELOW_RTP
+                if self._chance.recent and int.from_bytes(data[8:12], "big") == self._sender._ssrc:
+                    if (wait := self._pacer.wait(size)) > _SOON:
+                        await asyncio.sleep(wait)
+                else:
+                    self._pacer.sent(size)
+            await send(data)
+
+        return leave
 
     async def _heard(self, packet: AnyRtcpPacket) -> None:
         if isinstance(packet, RtcpRrPacket | RtcpSrPacket):
@@ -129,6 +163,7 @@ class SendControl:
         while len(self._asked) > _ASKED:
             del self._asked[next(iter(self._asked))]
         if fresh:
+            self._chance.lost(len(fresh))
             newest = fresh[0]
             for number in fresh:
                 newest = number if uint16_gt(number, newest) else newest
@@ -155,6 +190,16 @@ class SendControl:
         size = len(packet.payload) + _RTX_HEADER
         if self._governor.allow(sequence_number, size + PACKET_OVERHEAD, self._rates.rtt):
             self._rates.sent(size, 1, again=True)
+            await self._retransmit_now(sequence_number)
+            if self._chance.recent and not self._rates.queued and self._governor.allow_copy(size + PACKET_OVERHEAD):
+                self._rates.sent(size, 1, again=True)
+                copying = asyncio.ensure_future(self._copy(sequence_number))
+                self._copying.add(copying)
+                copying.add_done_callback(self._copying.discard)
+
+    async def _copy(self, sequence_number: int) -> None:
+        await asyncio.sleep(_COPY_AFTER)
+        with contextlib.suppress(ConnectionError):
             await self._retransmit_now(sequence_number)
 
 

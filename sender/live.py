@@ -47,7 +47,8 @@ class EncodeThread(threading.Thread):
     While `congested()` pictures are skipped before coding, which leaves the reference chain whole. Where the source
     pauses, its last picture is sent again about once a second, and at once where a keyframe is asked for. Ticks only
     ever rise. `target`: bit/s that may be spent now, by default the bitrate of the options; where it is too low for
-    all pictures at their size, fewer and smaller ones are coded. `clock`: monotonic seconds.
+    all pictures at their size, fewer and smaller ones are coded. While `even()` pictures vary less in size: a large
+    one holds up what follows it on a link that has no rate to spare. `clock`: monotonic seconds.
     """
 
     def __init__(
@@ -61,12 +62,13 @@ class EncodeThread(threading.Thread):
         size: tuple[int, int],
         clock: Callable[[], float] = time.monotonic,
         target: Callable[[], float] | None = None,
+        even: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(name="encode", daemon=True)
         self._pictures, self._segmenter, self._gate = pictures, segmenter, gate
         self._deliver, self._congested, self._options = deliver, congested, options
         self._lines = JsonLines(options.stats, options.append)
-        self._target = target or (lambda: options.bitrate)
+        self._target, self._even = target or (lambda: options.bitrate), even
         self._ladder = Ladder(options.bitrate, size[0] * size[1], clock)
         self._limit = FrameLimit()
         self._encoder = self._open(size)  # before the first picture, which would wait for it
@@ -188,6 +190,7 @@ class EncodeThread(threading.Thread):
         if self._encoder.size != size:
             self._encoder = self._open(size)
         self._encoder.controller.retarget(self._target())
+        self._encoder.controller.even = self._even()
         mask = self._segmenter.mask(picture)
         asked = self._gate.due()
         access_unit, stats = self._encoder.encode(picture, mask, asked, again)

@@ -22,15 +22,17 @@ SLOPE_FACE, SLOPE_BACKGROUND = 0.15, 0.18  # d ln(bits) / d QP, measured over ta
 BACKGROUND_COARSEST, BACKGROUND_CLAIM = 46.0, 0.6
 KEYFRAME_SLOPE = 0.12  # intra pictures fall more slowly with QP
 KEYFRAME_SECONDS = 0.21  # an IDR may take this much of a second's bits: a quarter, less what the trial misses
-DEBT_PICTURES = 3  # pictures over which a missed budget is made good; nothing is forgotten, so no bias remains
+# Pictures over which a missed budget is made good; nothing is forgotten, so no bias remains. The second: of even
+# pictures.
+DEBT_PICTURES = 3, 8
 # Of an even picture. The ceiling lets a 15 fps source in a 30 fps file, every picture twice, still use its rate.
 BUDGET_FLOOR, BUDGET_CEILING = 0.55, 2.5
 FACE_DEBT_PICTURES = 10  # the same for the face's part
 FACE_DEBT_SECONDS = 1.0  # of the face's rate: what a saturated quantiser leaves undone is not owed for ever
 DOWN_FACE, DOWN_BACKGROUND, UP = 2.0, 1.2, 14.0  # QP steps per picture: coarsen at once, sharpen gently
 # Weight of the newest picture in c. Sources repeat pictures, which then cost nothing: unlearn slowly, or the next
-# real one costs a multiple of its budget.
-LEARNING_UP, LEARNING_DOWN = 0.5, 0.25
+# real one costs a multiple of its budget. The second pair: even pictures.
+LEARNING_UP, LEARNING_DOWN = (0.5, 0.25), (0.25, 0.15)
 MOTION_POWER, MOTION_FLOOR = 0.5, 0.1  # bits grow with the root of what moves; a still picture still has noise
 # The root holds for motion as usual. What sets in suddenly (noise, a cut, motion after stillness) falls on quantisers
 # that were fine for stillness: where the median macroblock moves more than twice as much as in the last pictures,
@@ -63,13 +65,15 @@ class ShareController:
 
     `bitrate`: bit/s; `share`: 0..1 of the bits for the face; `mode`: "exact" gives the face just that share,
     "floor" at least that and never a coarser quantiser than the background's; 0 is plain coding in either.
-    All may be changed between pictures. `pixels`: luma samples of a picture, for the opening guess.
+    All may be changed between pictures. `pixels`: luma samples of a picture, for the opening guess. `even`: make good
+    and learn more slowly: sizes vary less from picture to picture, and more from second to second.
     """
 
     bitrate: float
     share: float
     mode: ShareMode = "floor"
     pixels: int = 1280 * 720
+    even: bool = False
     _face: _Region = field(init=False)
     _background: _Region = field(init=False)
     _debt: float = field(init=False, default=0.0)
@@ -139,7 +143,9 @@ class ShareController:
         face, background = self._face, self._background
         share = self.share if self._area > 0 else 0.0
         even = self.bitrate * self._period
-        self._budget = min(max(even + self._debt / DEBT_PICTURES, BUDGET_FLOOR * even), BUDGET_CEILING * even)
+        self._budget = min(
+            max(even + self._debt / DEBT_PICTURES[self.even], BUDGET_FLOOR * even), BUDGET_CEILING * even
+        )
         if share <= 0:
             face.planned = background.planned = self._common_quantiser()
             return
@@ -173,7 +179,7 @@ class ShareController:
             if region.level is None:
                 region.level = seen
             else:
-                weight = LEARNING_UP if seen > region.level else LEARNING_DOWN
+                weight = (LEARNING_UP if seen > region.level else LEARNING_DOWN)[self.even]
                 region.level += weight * (seen - region.level)
         if self._area > 0:
             limit = FACE_DEBT_SECONDS * self.share * self.bitrate

@@ -89,6 +89,8 @@ PRIVATE_NAMES: Final[tuple[tuple[type, str, tuple[str, ...]], ...]] = (
     (RTCRtpReceiver, "_send_rtcp_nack", ()),
     (H264Encoder, "_split_bitstream", ()),
     (H264Encoder, "_packetize", ()),
+    (RTCRtpSender, "_run_rtp", ("transport", "_send_rtp")),
+    (RTCDtlsTransport, "_send_rtp", ()),
     (RTCDtlsTransport, "_handle_rtp_data", ("_handle_rtp_packet",)),
     (RTCDtlsTransport, "_handle_rtcp_data", ("_handle_rtcp_packet",)),
     (RTCIceGatherer, "gather", ("_connection", "gather_candidates")),

@@ -14,11 +14,11 @@ seeds = pytest.mark.parametrize("seed", [1, 2, 3])
 @seeds
 @pytest.mark.parametrize("loss", [0.02, 0.05])
 @pytest.mark.parametrize("remb", [True, False])
-def test_random_loss_alone_costs_no_rate(seed: int, loss: float, remb: bool) -> None:
+def test_random_loss_alone_costs_no_more_than_what_goes_twice(seed: int, loss: float, remb: bool) -> None:
     call = Call(Link([(0, 600e3)], loss), 400e3, seed=seed, remb=remb)
     call.run(20)
-    assert call.mean(0, 20) > 0.985 * 400e3
-    assert call.wire_rate(0, 20) < 1.25 * 400e3
+    assert call.mean(0, 20) > (0.985 - 1.5 * loss) * 400e3
+    assert call.wire_rate(0, 20) < 1.1 * 400e3
 
 
 @seeds
@@ -53,7 +53,7 @@ def test_a_narrow_link_is_used(seed: int, ceiling: float) -> None:
 def test_an_outage_is_no_congestion(seed: int) -> None:
     call = Call(Link([(0, 1500e3)], outage=(8, 9)), 400e3, seed=seed)
     call.run(20)
-    assert call.mean(0, 20) > 0.99 * 400e3
+    assert call.mean(0, 20) > 0.985 * 400e3
 
 
 @seeds

@@ -386,3 +386,31 @@ def test_a_short_outage_is_repaired() -> None:
     assert link.idrs == 1
     assert len(link.clean) == 300
     assert link.keyframes.sent == 0
+
+
+def test_the_end_of_a_picture_is_asked_for_before_the_next_one_comes_and_not_again_then() -> None:
+    line = Line()
+    start = line.now
+    for index in range(40):  # two packets a picture; of every tenth the first is lost, asked for, and comes
+        first = 2 * index
+        line.now = start + index / 30
+        if index % 10 != 9:
+            line.feed(first, ticks=3000 * index)
+        line.now += 0.002
+        line.schedule.add(Packet(first + 1, 3000 * index, 1, ssrc=7))
+        if index % 10 == 9:
+            line.wait(0.03)
+            line.feed(first, ticks=3000 * index)
+    line.asked.clear()
+    line.now = start + 40 / 30
+    line.feed(80, ticks=120_000)  # and its second packet is lost
+    line.wait(0.02)
+    assert line.numbers == [[81]]
+    line.now = start + 41 / 30
+    line.feed(82, ticks=123_000)
+    line.wait(0.01)
+    assert line.numbers == [[81]]
+    before, recovered = line.schedule.rtt, line.schedule.recovered
+    line.feed(81, ticks=120_000)
+    assert line.schedule.recovered == recovered + 1
+    assert line.schedule.rtt != before  # it was an answer, and a clear one

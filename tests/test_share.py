@@ -236,3 +236,13 @@ def test_what_sets_in_suddenly_costs_a_few_budgets_not_many(mode: ShareMode) -> 
         late += (face + rest) / budget / 60 if index >= 180 else 0.0
     assert worst < 12
     assert late == pytest.approx(1, abs=0.15)
+
+
+def test_even_pictures_vary_less_in_size() -> None:
+    spread = []
+    for even in (False, True):
+        controller = ShareController(400e3, 0.25, "exact", even=even)
+        sizes = np.array([row[1] for row in Plant(noise=0.5).run(controller, 600)[60:]])
+        assert sizes.mean() * 30 == pytest.approx(400e3, rel=0.03)
+        spread.append(sizes.std() / sizes.mean())
+    assert spread[1] < 0.9 * spread[0]

@@ -1,0 +1,76 @@
+"""When to ask for a packet that nothing has come from behind as yet. Pure policy.
+
+A packet is missed when one from behind it comes. Behind a picture's last packet that is the next picture, a
+thirtieth of a second later, and every second loss is such a one, since a call's pictures have one or two packets. On
+a link that loses packets the next one is therefore asked for once it is late (as TCP's tail loss probe does, RFC 8985
+section 7). A sender that has not sent it yet has nothing to answer; one that has spends a packet.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from receiver.sequence import distance
+from shared.picture import CLOCK_RATE
+
+SPAN, FEW = 10.0, 2  # so many losses in so many seconds make a link that loses packets
+LEAST = 0.008  # seconds late; what is sent together arrives together, but machines pause
+DEVIATIONS = 2.0  # usual deviations from its time that a picture may have before it counts as late
+_LONGEST = 0.15  # seconds between pictures; beyond, the source pauses
+_GAIN = 1 / 8  # weight of the newest value in running means
+
+
+class TailProbe:
+    """Call `came` for every packet beyond the highest, `lost` for every hole, `due` every few milliseconds.
+
+    `clock`: seconds, never running back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._losses: deque[float] = deque(maxlen=FEW)
+        self._highest: int | None = None
+        self._timestamp = 0
+        self._marker = False
+        self._first = self._last = 0.0  # when the first and the last packet of the newest picture came
+        self._period: float | None = None  # seconds between pictures, by their timestamps
+        self._deviation = LEAST  # of the first packets' arrival
+        self._spacing = LEAST / 2  # seconds between packets of a picture
+        self._asked: int | None = None
+
+    def came(self, number: int, timestamp: int, marker: bool) -> None:
+        """Packet `number` came, the highest so far."""
+        now = self._clock()
+        ticks = (timestamp - self._timestamp) & 0xFFFFFFFF
+        together = self._highest is not None and distance(self._highest, number) == 1
+        if self._highest is not None and ticks and ticks < _LONGEST * CLOCK_RATE:
+            seconds = ticks / CLOCK_RATE
+            self._period = seconds if self._period is None else self._period + _GAIN * (seconds - self._period)
+            self._deviation += _GAIN * (abs(now - self._first - seconds) - self._deviation)
+        elif not ticks and together:
+            self._spacing += _GAIN * (now - self._last - self._spacing)
+        if ticks:
+            self._first = now
+        self._highest, self._timestamp, self._marker, self._last = number, timestamp, marker, now
+
+    def lost(self) -> None:
+        """Packets are missing."""
+        self._losses.append(self._clock())
+
+    def due(self) -> int | None:
+        """The number to ask for now, once each; None mostly."""
+        now = self._clock()
+        if self._highest is None or self._asked == self._highest or self._period is None:
+            return None
+        if len(self._losses) < FEW or now - self._losses[0] > SPAN:
+            return None
+        if self._marker:
+            expected = self._first + self._period + max(LEAST, DEVIATIONS * self._deviation)
+        else:
+            expected = self._last + self._spacing + max(LEAST, self._spacing)
+        if now < expected or now - self._last > 2 * _LONGEST:
+            return None
+        self._asked = self._highest
+        return (self._highest + 1) & 0xFFFF
