@@ -33,6 +33,7 @@ from shared.progress import Progressed, progress_bar
 from shared.quantisers import SIDE_DATA, exported_quantisers
 from shared.restorer import Restore, Restorer
 from shared.signals import interruptible
+from shared.steady import Steadiness
 from shared.x264 import writing_mp4
 
 UNTOLD = 32
@@ -171,13 +172,14 @@ def restored_pictures(
     """
     upright: Size | None = None
     aspect = Fraction(1)
+    steady = Steadiness()
     for frame, seconds in clip.frames(SIDE_DATA, damaged):
         decoded = _i420(frame)
         rows, columns = grid_shape(*size_of(decoded))  # an odd size lost a row or column
         found = exported_quantisers(frame)
         qp = np.full((rows, columns), UNTOLD, np.uint8) if found is None else found[:rows, :columns]
         start = time.perf_counter()
-        restored = restore_one(decoded, qp)
+        restored = steady(decoded, restore_one(decoded, qp))
         spent = (time.perf_counter() - start) * 1e3
         if upright is None:
             sideways = frame.rotation % 180 != 0

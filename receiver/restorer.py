@@ -27,6 +27,7 @@ from shared.grid import grid_shape
 from shared.picture import I420
 from shared.providers import GPUS
 from shared.restorer import Restorer
+from shared.steady import Steadiness
 
 _RUNS = 3  # of a first measurement: memory is not yet in place
 _END_WITHIN = 1.0  # seconds
@@ -136,6 +137,7 @@ class RestorerLadder:
         self._seen: tuple[I420, NDArray[np.uint8]] | None = None  # the newest picture and its quantisers
         self._asked: int | None = None  # the rung that is due and has been handed over
         self._failures = dict(lost or {})  # by the network's name
+        self._steady = Steadiness()
         self._closed = False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run_jobs, name="measure", daemon=True)
@@ -191,16 +193,17 @@ class RestorerLadder:
                 # Once: while it runs it takes time from the call's pictures, and must not lead these down.
                 self._jobs.put(_Job([self._asked], i420, qp, runs=1))
         picture.rung = str(self._rungs[stands]) if stands < len(self._rungs) else "off"
-        if chosen is None:
-            return
         start = time.perf_counter()
         try:
-            picture.restored = self._rungs[chosen].restore(i420, qp)
+            restored = None if chosen is None else self._rungs[chosen].restore(i420, qp)
         except SemcallError as error:  # the call goes on with less
+            assert chosen is not None
             self._fail(self._rungs[chosen].network, error)
+            restored = None
+        if restored is None or chosen is None:  # nor where there is no face: that it took no time says nothing
+            self._steady.missed(i420)
             return
-        if picture.restored is None:  # no face: that it took no time says nothing
-            return
+        picture.restored = self._steady(i420, restored)
         seconds = time.perf_counter() - start
         picture.restore_ms = seconds * 1e3
         with self._lock:

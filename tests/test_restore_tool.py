@@ -38,6 +38,7 @@ from shared.mp4 import Sound
 from shared.picture import I420, i420_from_frame, size_of
 from shared.quantisers import SIDE_DATA, quantiser_map
 from shared.restorer import Restorer
+from shared.steady import Steadiness
 from shared.x264 import writing_mp4
 
 FRAMES = 24
@@ -124,7 +125,7 @@ def test_pictures_are_restored_with_the_quantisers_of_the_stream(received: Path)
     with av.open(str(received)) as container:
         container.streams.video[0].codec_context.options = dict(SIDE_DATA)
         frames = list(container.decode(video=0))
-    network = Restorer(SMALL.path)
+    network, steadied = Restorer(SMALL.path), Steadiness()
     assert len(pictures) == len(frames) == FRAMES
     for picture, frame in zip(pictures, frames, strict=True):
         qp = quantiser_map(frame)
@@ -132,7 +133,8 @@ def test_pictures_are_restored_with_the_quantisers_of_the_stream(received: Path)
         assert picture.told
         assert picture.ms > 0
         assert np.array_equal(picture.decoded, frame.to_ndarray())
-        assert np.array_equal(picture.blended, network.restore(frame.to_ndarray(), qp))
+        alone = network.restore(frame.to_ndarray(), qp)
+        assert np.array_equal(picture.blended, steadied(frame.to_ndarray(), alone))
         coarse = np.kron(qp > 36, np.ones((16, 16), np.bool_))[:360]
         assert (picture.blended[:360] != picture.decoded[:360])[coarse].mean() > 0.02
 

@@ -7,6 +7,7 @@ the patch, and for the frame at a place that is drawn for every picture, the sam
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,10 +30,13 @@ from shared.grid import MACROBLOCK, Mask, grid_shape
 from shared.picture import I420, bgr_from_i420, i420_from_frame, planes, size_of
 from shared.quantisers import SIDE_DATA, quantiser_map
 from shared.restorer import Restorer
+from shared.steady import Steadiness
 
 JUDGED = 10
 """Pictures of a file on which metrics are taken."""
 WINDOW = 160
+BEFORE = 8
+"""Pictures before each of those that are restored too: a restored picture depends on the last ones."""
 _LEAST_FACE = 48  # samples across and down of a patch that metrics are taken of
 
 Box = tuple[int, int, int, int]
@@ -68,11 +72,12 @@ def measure(
     numbers = judged(len(masks))
     wanted = frozenset(number + step for number in numbers for step in (0, 1))
     reference = _reference(source, wanted)
-    pictures = decoded(coded, wanted)
+    before = {number - step for number in numbers for step in range(1, BEFORE + 1) if number >= step}
+    pictures = decoded(coded, wanted | before)
     measured = {}
     for name, model in restorers.items():
         restore, times = _restoring(model, pictures)
-        seen: dict[int, I420] = {number: restore(i420, qp) for number, (i420, qp) in pictures.items()}
+        seen: dict[int, I420] = {number: restore(number, *picture) for number, picture in sorted(pictures.items())}
         parts: dict[str, dict[str, list[float]]] = {"face": defaultdict(list), "frame": defaultdict(list)}
         for number in numbers:
             if number + 1 not in seen or number + 1 not in reference:
@@ -133,18 +138,25 @@ def decoded(coded: Path, wanted: frozenset[int]) -> dict[int, tuple[I420, NDArra
 
 def _restoring(
     model: Path | None, pictures: Mapping[int, tuple[I420, NDArray[np.uint8]]]
-) -> tuple[Callable[[I420, NDArray[np.uint8]], I420], list[float]]:
-    """What restores a picture, and where the milliseconds that it takes are noted."""
+) -> tuple[Callable[[int, I420, NDArray[np.uint8]], I420], list[float]]:
+    """What restores a picture, in the order of their numbers, and where the milliseconds that it takes are noted."""
     times: list[float] = []
     if model is None:
-        return lambda i420, _: i420, times
+        return lambda _, i420, __: i420, times
     restorer = Restorer(model)
     if pictures:
         restorer.warm_up(*size_of(next(iter(pictures.values()))[0]))
 
-    def restore(i420: I420, qp: NDArray[np.uint8]) -> I420:
-        restored = restorer.restore(i420, qp)
-        times.append(restorer.last_ms)
+    steady, last = Steadiness(), -1
+
+    def restore(number: int, i420: I420, qp: NDArray[np.uint8]) -> I420:
+        nonlocal steady, last
+        if number != last + 1:
+            steady = Steadiness()
+        last = number
+        start = time.perf_counter()
+        restored = steady(i420, restorer.restore(i420, qp))
+        times.append((time.perf_counter() - start) * 1e3)
         return restored
 
     return restore, times
