@@ -6,7 +6,7 @@ only changed places on the way. No answer within a round trip and its usual vari
 retransmission, was lost in its turn: it is asked for again, until the answer could not come in time any more. Three
 tries fit into `patience`. With 5% lost in both directions a try fails in 10% of all cases, three in a row in one of a
 thousand. Where first tries fail, each gets an echo a few milliseconds later: a request is small, and a sender that
-has answered the first leaves the second alone.
+has answered the first leaves the second alone. What nothing has come from behind is guessed at (receiver/tail.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TRIES = 4  # per packet, however short the round trip
 _IN_TIME = 3  # tries that `patience` has room for
 _PATIENCE = 0.15, 0.8  # seconds; bounds of it. Below, a slow sender's answer would come late; above, a call stutters
 _REMEMBERED = 256  # numbers, those given up included
-_BATCH = 64  # numbers in one message: at worst 256 bytes
+_BATCH = 64  # numbers in one message: at worst 256 bytes, and four for a guess
 _MEMORY = 2.0  # seconds after which the answer to a request is no longer expected
 _OUTAGE = 0.3  # seconds of media; more packets missing than an IDR has, and over that time, and the IDR is cheaper
 _KEYFRAME = 16  # packets, more than an IDR at 500 kbit/s has
@@ -60,6 +60,9 @@ class _Missing:
     last: float = 0.0
     given_up: bool = False
     echoed: bool = False
+    guessed: bool = (
+        False  # before it was seen: what comes may be the answer to that, and says nothing of the round trip
+    )
 
 
 class NackSchedule:
@@ -162,7 +165,7 @@ class NackSchedule:
                 hole.last = now
                 hole.tries += 1
                 chosen.append(number)
-        if (guess := self._tail.due()) is not None and self.rtt is not None:
+        if self.rtt is not None and (guess := self._tail.due(self.rtt)) is not None:
             self._guess = guess, now
             chosen.append(guess)
         self.requested += len(chosen)
@@ -175,10 +178,14 @@ class NackSchedule:
                 hole.given_up = True  # not forgotten: its answer still tells the round trip
 
     def _new_hole(self, number: int, now: float) -> _Missing:
-        if self._guess is not None and self._guess[0] == number and now - self._guess[1] < _MEMORY:
-            asked = self._guess[1]
-            return _Missing(now, tries=1, first=asked, last=asked)
-        return _Missing(now)
+        number_asked, asked = self._guess or (-1, 0.0)
+        if number_asked != number or now - asked > _MEMORY:
+            return _Missing(now)
+        if (
+            now - asked < (self.rtt or 0.0) / 2
+        ):  # perhaps too early for the sender to have the packet: it does not count
+            return _Missing(now, guessed=True)
+        return _Missing(now, tries=1, first=asked, last=asked, guessed=True)
 
     def _arrived(self, number: int, now: float) -> None:
         hole = self._holes.pop(number, None)
@@ -190,6 +197,8 @@ class NackSchedule:
         if by_itself:
             return
         self.recovered += not hole.given_up
+        if hole.guessed:
+            return
         if hole.first != hole.last:
             # Which try it answers, nobody knows (Karn's algorithm, RFC 6298 section 3). At most, the first: until
             # an answer is clear, tries are that far apart, or a round trip longer than them could not be learnt.
@@ -208,4 +217,7 @@ class NackSchedule:
     def _restart(self, packet: RtpNumbers) -> None:
         """Numbers begin anew: another source, or a gap that is not to be repaired."""
         self._holes.clear()
+        if packet.ssrc != self.ssrc:
+            self._tail, self._guess = TailProbe(self._clock), None
+        self._tail.came(packet.sequence_number, packet.timestamp, bool(packet.marker))
         self.ssrc, self._highest, self._timestamp = packet.ssrc, packet.sequence_number, packet.timestamp

@@ -201,7 +201,6 @@ class RestorerLadder:
             self._fail(self._rungs[chosen].network, error)
             restored = None
         if restored is None or chosen is None:  # nor where there is no face: that it took no time says nothing
-            self._steady.missed(i420)
             return
         picture.restored = self._steady(i420, restored)
         seconds = time.perf_counter() - start

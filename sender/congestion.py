@@ -28,12 +28,12 @@ HEAVY_LOSS, FLOODED_LOSS = 0.1, 0.25  # with a queue or in report after report, 
 LOST_AT_LEAST, FLOODED_AT_LEAST = 4, 10  # packets, before a fraction of few is believed
 LARGEST_STEP = 0.5  # of the estimate is left by one step down: what follows is judged anew
 STEP_DOWN = 0.9  # of what arrived, when the queue says that it is too much
-USUAL = 9  # reports, of which the median is what a link loses by chance
+USUAL, USUAL_LEAST = 10.0, 3  # seconds, and reports, of which the median is what a link loses by chance
 LOSS_SPAN = 3.0  # seconds of receiver reports behind the loss that counts by itself
 GROWTH, GROWTH_FIRST, GROWTH_NEAR = 0.4, 0.25, 0.08  # per second; the second until there was a step down
 NEAR, CALM = 0.85, 5.0  # feel the way from this part of the rate that was too much last, until so many seconds after
 LONGEST_RUN = 8  # packets of one NACK that count: more in a row were lost by an outage, not by a queue
-RECENT = 0.05  # weight of the newest value of that, some thirty a second
+RECENT = 0.05  # weight of the newest value of what went twice, some thirty a second
 AGAIN_AT_MOST = 0.3  # of the estimate is set aside for retransmissions
 REACH = 1.5  # times what is sent: an estimate that nothing has tried is worth no more
 STUCK = 10.0  # seconds that a REMB below what is sent stays the same until it counts as a limit
@@ -54,7 +54,7 @@ class RateTarget:
         self._fresh, self._again = SentLog(), SentLog()  # new packets and retransmissions
         self._nacked: deque[tuple[float, int]] = deque()
         self._losses: deque[tuple[float, float]] = deque()
-        self._reports: deque[float] = deque(maxlen=USUAL)
+        self._reports: deque[tuple[float, float]] = deque()  # as `_losses`, of a longer time
         self._trips: deque[tuple[float, float]] = deque()  # (when, seconds), of ever longer ones
         self._last: deque[tuple[float, float]] = deque(maxlen=2)  # (when, seconds)
         self._knee: float | None = None  # on the wire, what was too much last
@@ -87,6 +87,10 @@ class RateTarget:
     def queued(self) -> bool:
         """Whether packets wait in a queue on their way."""
         return self._queue(self._clock()) > QUEUE_NOTICED
+
+    def may_be_trip(self, seconds: float | None) -> bool:
+        """Whether a packet of that age may have been answered: none is younger than the shortest round trip."""
+        return seconds is not None and not (self._trips and seconds < self._trips[0][1])
 
     @property
     def wire(self) -> float:
@@ -142,7 +146,7 @@ class RateTarget:
         """A receiver report: fraction lost since the last one, 0..1, and the round trip in seconds if it tells."""
         now = self._clock()
         self._losses.append((now, lost))
-        self._reports.append(lost)
+        self._reports.append((now, lost))
         while self._losses[0][0] < now - LOSS_SPAN:
             self._losses.popleft()
         self._heard(now, round_trip)
@@ -153,8 +157,6 @@ class RateTarget:
     def nacked(self, packets: int, round_trip: float | None = None) -> None:
         """So many packets are asked for the first time; `round_trip`: seconds since the one after them left."""
         now = self._clock()
-        if round_trip is not None and self._trips and round_trip < self._trips[0][1]:
-            round_trip = None  # shorter than any: asked for before the packet after it came (receiver/tail.py)
         if round_trip is not None and now - round_trip < self._changed:
             return  # of before the last step down
         self._nacked.append((now, min(packets, LONGEST_RUN)))
@@ -219,7 +221,9 @@ class RateTarget:
 
     def _usual(self) -> float:
         """Fraction that the link loses by chance, as far as reports tell: the median of the last ones."""
-        return statistics.median_low(self._reports) if self._reports else 0.0
+        while self._reports and self._reports[0][0] < self._clock() - USUAL:
+            self._reports.popleft()
+        return statistics.median_low(lost for _, lost in self._reports) if len(self._reports) >= USUAL_LEAST else 0.0
 
     def _may_grow(self, now: float) -> bool:
         held = now - self._changed < HOLD or now < self._paused_until

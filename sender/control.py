@@ -1,6 +1,6 @@
 """Rate control of a call at its sending end: what aiortc hears from the receiver, told to the policies.
 
-Everything is replaced on the one RTCRtpSender given (names guarded in shared/peer.py).
+Everything is replaced on the one RTCRtpSender given, and on its transport (names guarded in shared/peer.py).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from typing import Any
 
 from aiortc import RTCDtlsTransport, RTCRtpSender, clock
@@ -37,6 +38,7 @@ _ASKED = 256  # requested sequence numbers that are remembered: twice what can s
 _COPY_AFTER = 0.01  # seconds from an answer to its copy: some losses take what is sent together
 _BELOW_RTP = 38  # bytes: IPv4 20, UDP 8, SRTP tag 10
 _SOON = 5e-4  # seconds; sleeping for less takes longer
+_AGAIN: ContextVar[bool] = ContextVar("again", default=False)  # whether what is sent went before
 _LONGEST_TRIP = 10.0  # seconds; what looks longer is a clock that was set
 
 
@@ -90,7 +92,7 @@ class SendControl:
 
     @property
     def retransmitted(self) -> int:
-        """Packets sent again."""
+        """Packets sent again, copies not counted."""
         return self._governor.retransmitted
 
     @property
@@ -123,17 +125,20 @@ class SendControl:
     def _spaced(
         self, send: Callable[[bytes], Coroutine[Any, Any, None]]
     ) -> Callable[[bytes], Coroutine[Any, Any, None]]:
-        """`send`, but new packets of this sender wait for their turn where some get lost."""
+        """`send`, but after a new packet of this sender others wait for their turn, where some get lost.
+
+        After, not before: aiortc stamps the next one when this one is through (abs-send-time), and a wait that came
+        after the stamp would look like a queue.
+        """
 
         async def leave(data: bytes) -> None:
-            if not is_rtcp(data):
-                size = len(data) + _BELOW_RTP
-                if self._chance.recent and int.from_bytes(data[8:12], "big") == self._sender._ssrc:
-                    if (wait := self._pacer.wait(size)) > _SOON:
-                        await asyncio.sleep(wait)
-                else:
-                    self._pacer.sent(size)
             await send(data)
+            if is_rtcp(data):
+                return
+            rest = self._pacer.sent(len(data) + _BELOW_RTP)
+            new = not _AGAIN.get() and int.from_bytes(data[8:12], "big") == self._sender._ssrc
+            if new and self._chance.recent and rest > _SOON:
+                await asyncio.sleep(rest)
 
         return leave
 
@@ -143,7 +148,7 @@ class SendControl:
                 if report.ssrc == self._sender._ssrc:
                     self._rates.reported(report.fraction_lost / 256, self._round_trip(report))
         elif isinstance(packet, RtcpRtpfbPacket) and packet.fmt == RTCP_RTPFB_NACK:
-            self._asked_for(packet.lost)
+            self._asked_for([number & 0xFFFF for number in packet.lost])  # aiortc does not wrap a mask's numbers
         self._publish()
         await self._handle(packet)
 
@@ -157,17 +162,20 @@ class SendControl:
 
     def _asked_for(self, lost: list[int]) -> None:
         self.nacks += len(lost)
-        fresh = [number for number in lost if number not in self._asked]
+        fresh = [number for number in lost if number not in self._asked and self._kept(number) is not None]
         for number in fresh:
             self._asked[number] = None
         while len(self._asked) > _ASKED:
             del self._asked[next(iter(self._asked))]
-        if fresh:
-            self._chance.lost(len(fresh))
-            newest = fresh[0]
-            for number in fresh:
+        # Those that the packet after them showed to be lost. Others were only late when they were asked for
+        # (receiver/tail.py), and may have come since.
+        shown = [number for number in fresh if self._rates.may_be_trip(self._age(uint16_add(number, 1)))]
+        if shown:
+            self._chance.lost(len(shown))
+            newest = shown[0]
+            for number in shown:
                 newest = number if uint16_gt(number, newest) else newest
-            self._rates.nacked(len(fresh), self._age(uint16_add(newest, 1)))  # the packet after it showed the loss
+            self._rates.nacked(len(shown), self._age(uint16_add(newest, 1)))
 
     def _age(self, sequence_number: int) -> float | None:
         """Seconds since a packet left, by its abs-send-time extension (24 bits, 6.18 fixed point)."""
@@ -183,6 +191,7 @@ class SendControl:
         return packet if packet is not None and packet.sequence_number == sequence_number else None
 
     async def _retransmit(self, sequence_number: int) -> None:
+        sequence_number &= 0xFFFF
         packet = self._kept(sequence_number)
         if packet is None:
             self._gone += 1
@@ -190,7 +199,7 @@ class SendControl:
         size = len(packet.payload) + _RTX_HEADER
         if self._governor.allow(sequence_number, size + PACKET_OVERHEAD, self._rates.rtt):
             self._rates.sent(size, 1, again=True)
-            await self._retransmit_now(sequence_number)
+            await self._at_once(sequence_number)
             if self._chance.recent and not self._rates.queued and self._governor.allow_copy(size + PACKET_OVERHEAD):
                 self._rates.sent(size, 1, again=True)
                 copying = asyncio.ensure_future(self._copy(sequence_number))
@@ -199,8 +208,15 @@ class SendControl:
 
     async def _copy(self, sequence_number: int) -> None:
         await asyncio.sleep(_COPY_AFTER)
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(Exception):  # a copy is worth no trouble
+            await self._at_once(sequence_number)
+
+    async def _at_once(self, sequence_number: int) -> None:
+        token = _AGAIN.set(True)
+        try:
             await self._retransmit_now(sequence_number)
+        finally:
+            _AGAIN.reset(token)
 
 
 def _plausible(seconds: float) -> float | None:

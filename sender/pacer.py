@@ -2,7 +2,7 @@
 
 Alone, a picture leaves at once and waits in the link's queue, and a retransmission waits behind it: some forty
 milliseconds at a rate near the link's, as much again as its way. Where packets get lost, new ones are therefore sent
-little faster than they are coded, and retransmissions overtake what is held back here.
+not much faster than they are coded, and retransmissions overtake what is held back here.
 """
 
 from __future__ import annotations
@@ -11,26 +11,18 @@ import time
 from collections.abc import Callable
 
 FACTOR = 1.75  # times the rate of coded video at which a picture leaves
-LONGEST = 0.1  # seconds that a packet is held back at most
+LONGEST = 0.1  # seconds from a packet to the next at most
 
 
 class Pacer:
-    """When a packet may leave. `rate()`: bit/s of coded video; `clock`: monotonic seconds. For one loop."""
+    """When the next packet may leave. `rate()`: bit/s of coded video; `clock`: monotonic seconds. For one loop."""
 
     def __init__(self, rate: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._clock = rate, clock
         self._free = 0.0  # when the last packet is through
 
-    def wait(self, size: int) -> float:
-        """Seconds until a new packet of `size` bytes may leave; counts it as sent then."""
+    def sent(self, size: int) -> float:
+        """A packet of `size` bytes left. Returns the seconds until the next new one may."""
         now = self._clock()
-        wait = min(max(self._free - now, 0.0), LONGEST)
-        self._take(now + wait, size)
-        return wait
-
-    def sent(self, size: int) -> None:
-        """A packet of `size` bytes left without asking."""
-        self._take(max(self._clock(), self._free), size)
-
-    def _take(self, when: float, size: int) -> None:
-        self._free = when + size * 8 / (FACTOR * self._rate())
+        self._free = min(max(now, self._free) + size * 8 / (FACTOR * self._rate()), now + LONGEST)
+        return self._free - now

@@ -1,4 +1,4 @@
-"""Which lost packets are sent again."""
+"""Which lost packets are sent again, and which of them twice."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ChanceLoss:
 
     @property
     def recent(self) -> bool:
-        """Whether a copy of what is sent again is worth its bits: it would be lost in its turn now and then."""
+        """Whether so: then retransmissions are lost in their turn, and must not wait behind new packets."""
         since = self._clock() - SPAN
         return sum(packets for when, packets in self._lost if when >= since) >= FEW
 

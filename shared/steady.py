@@ -7,14 +7,18 @@ is worse than a coarse one. So there most of what was added to the last picture 
 
 from __future__ import annotations
 
+from typing import cast
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.picture import I420, planes, size_of
 
-KEPT = 0.8
-"""Part of the last picture's restoration that stays where nothing moves: it is renewed in a few pictures."""
+KEPT, RENEWED = 0.8, 0.4
+"""Part of the last picture's restoration that stays where nothing moves, and of every EVERYth: in whole code values
+the first never closes a difference of two."""
+EVERY = 8
 STILL = 0.5
 """Mean difference of luma, in code values, up to which a block counts as still: skipped macroblocks, mostly."""
 BLOCK = 8
@@ -23,10 +27,14 @@ _FRACTIONS = 16  # of a code value that differences are told by
 
 
 class Steadiness:
-    """Call it with every picture of a stream in turn. A new size starts anew. For one thread."""
+    """Call it with every restored picture of a stream in turn; others may lie between. A new size starts anew.
+
+    For one thread.
+    """
 
     def __init__(self) -> None:
         self._last: tuple[I420, I420] | None = None  # decoded, and what came of it
+        self._count = 0
 
     def __call__(self, decoded: I420, restored: I420) -> I420:
         """`restored`, steadied in place: uint8 [H * 3 / 2, W] both; returns it.
@@ -43,29 +51,36 @@ class Steadiness:
         # then most of that.
         up, down = cv2.subtract(decoded, last[0]), cv2.subtract(last[0], decoded)
         carried = cv2.subtract(cv2.add(last[1], up), down)
-        cv2.copyTo(cv2.addWeighted(carried, KEPT, restored, 1 - KEPT, 0), still, restored)
+        self._count += 1
+        kept = KEPT if self._count % EVERY else RENEWED
+        cv2.copyTo(cv2.addWeighted(carried, kept, restored, 1 - kept, 0), still, restored)
         return restored
-
-    def missed(self, decoded: I420) -> None:
-        """A picture of the stream was shown as decoded."""
-        self._last = decoded, decoded
 
 
 def _still(decoded: I420, last: I420) -> NDArray[np.uint8] | None:
     """255 where a block stands still, else 0: uint8 as a picture; None where none does."""
     width, height = size_of(decoded)
-    change = cv2.absdiff(planes(decoded)[0], planes(last)[0])
     blocks = -(-width // BLOCK), -(-height // BLOCK)
-    fine = cv2.convertScaleAbs(change, alpha=_FRACTIONS)  # beyond 15 code values it is all the same
-    while fine.shape[0] % 2 == fine.shape[1] % 2 == 0 and fine.shape[0] >= 2 * blocks[1]:  # fast in OpenCV
-        fine = cv2.resize(fine, (fine.shape[1] // 2, fine.shape[0] // 2), interpolation=cv2.INTER_AREA)
-    moved = cv2.blur(cv2.resize(fine, blocks, interpolation=cv2.INTER_AREA), (3, 3))
-    still = (moved <= STILL * _FRACTIONS).astype(np.uint8) * np.uint8(255)
+    change = cv2.convertScaleAbs(cv2.absdiff(decoded, last), alpha=_FRACTIONS)
+    luma, chroma = planes(cast("NDArray[np.uint8]", change))
+    still = np.ones(blocks[::-1], np.bool_)
+    for plane in (luma, chroma[0], chroma[1]):
+        moved = _means(plane, blocks)
+        still &= np.maximum(moved, cv2.blur(moved, (3, 3))) <= STILL * _FRACTIONS
     if not still.any():
         return None
     mask = np.empty_like(decoded)
     luma, chroma = planes(mask)
-    cv2.resize(still, (width, height), dst=luma, interpolation=cv2.INTER_NEAREST)
-    cv2.resize(still, (width // 2, height // 2), dst=chroma[0], interpolation=cv2.INTER_NEAREST)
+    flags = still.astype(np.uint8) * np.uint8(255)
+    cv2.resize(flags, (width, height), dst=luma, interpolation=cv2.INTER_NEAREST)
+    cv2.resize(flags, (width // 2, height // 2), dst=chroma[0], interpolation=cv2.INTER_NEAREST)
     chroma[1] = chroma[0]
     return mask
+
+
+def _means(plane: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A plane at a smaller width and height, by the mean of the area."""
+    while plane.shape[0] % 2 == plane.shape[1] % 2 == 0 and plane.shape[0] >= 2 * size[1]:  # fast in OpenCV
+        half = plane.shape[1] // 2, plane.shape[0] // 2
+        plane = cast("NDArray[np.uint8]", cv2.resize(plane, half, interpolation=cv2.INTER_AREA))
+    return cast("NDArray[np.uint8]", cv2.resize(plane, size, interpolation=cv2.INTER_AREA))

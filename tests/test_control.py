@@ -232,3 +232,27 @@ def test_peers_are_closed_in_time() -> None:
             return ends.here
 
     assert asyncio.run(run()).connectionState == "closed"
+
+
+async def test_what_was_never_sent_or_only_late_is_no_loss(ends: Ends) -> None:
+    await ends.push(1)
+    beyond = (ends.sent[-1] + 1) & 0xFFFF
+    await ends.hear(ends.nack(beyond, (beyond + 5000) & 0xFFFF))
+    await ends.hear(ends.nack(ends.sent[-1]))  # nothing has come from behind it: a guess
+    await ends.push(1)
+    assert not ends.control.tight
+    await ends.hear(ends.nack(beyond))  # lost after all: it was not taken for known
+    await until(lambda: ends.again == 2)
+
+
+async def test_without_rtx_an_answer_is_not_held_back(ends: Ends) -> None:
+    await ends.push(1)
+    ends.sender._RTCRtpSender__rtx_payload_type = None  # type: ignore[attr-defined]
+    await ends.hear(ends.nack(ends.sent[0], ends.sent[1]))
+    assert ends.control.tight
+    start = time.monotonic()
+    await ends.push(1)
+    paced = time.monotonic() - start
+    start = time.monotonic()
+    await ends.hear(ends.nack(*ends.sent[-3:-1]))
+    assert time.monotonic() - start < paced

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from shared.astronaut import AstronautClip
-from shared.steady import BLOCK, KEPT, Steadiness
+from shared.steady import BLOCK, EVERY, KEPT, Steadiness
 
 SIZES = [(64, 48), (70, 50), (16, 16), (2, 2)]
 
@@ -34,10 +34,19 @@ def test_what_trembles_over_a_still_picture_comes_to_rest(width: int, height: in
 def test_a_change_of_the_restoration_comes_in_a_few_pictures() -> None:
     steady, decoded = Steadiness(), grey(64, 48)
     steady(decoded, grey(64, 48, 100))
-    seen = [int(steady(decoded, grey(64, 48, 120))[5, 5]) for _ in range(12)]
+    seen = [int(steady(decoded, grey(64, 48, 120))[5, 5]) for _ in range(3 * EVERY)]
     assert seen[0] == round(100 * KEPT + 120 * (1 - KEPT))
     assert seen == sorted(seen)
-    assert seen[-1] >= 117
+    assert seen[-1] == 120
+
+
+def test_small_strong_changes_and_changes_of_colour_are_no_stillness() -> None:
+    for at in (np.s_[20:24, 20:24], np.s_[48:, :]):  # an eye, far away; the chroma planes
+        steady, one = Steadiness(), grey(64, 48)
+        other = one.copy()
+        other[at] += 60
+        steady(one, one + np.uint8(20))
+        assert np.array_equal(steady(other, other.copy())[at], other[at])
 
 
 def test_what_moves_is_as_restored() -> None:
@@ -65,13 +74,6 @@ def test_slight_changes_are_followed_at_once() -> None:
     other = one.copy()
     other[::4, ::4] += 1  # too few to count as motion
     assert np.array_equal(steady(other, other.copy()), other)
-
-
-def test_a_picture_that_was_not_restored_is_what_comes_before_the_next() -> None:
-    steady, decoded = Steadiness(), grey(64, 48)
-    steady(decoded, grey(64, 48, 120))
-    steady.missed(decoded)
-    assert (steady(decoded, grey(64, 48, 120)) == round(100 * KEPT + 120 * (1 - KEPT))).all()
 
 
 def test_a_new_size_starts_anew() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from receiver.tail import LEAST, SPAN, TailProbe
 
-PERIOD = 1 / 30
+PERIOD, TRIP = 1 / 30, 0.08
 
 
 class Line:
@@ -26,8 +26,8 @@ class Line:
         """So many whole pictures, a period apart; all of them so late."""
         for _ in range(count):
             self.begin(packets, late)
-            for _ in range(packets - 1):
-                self.packet(last=_ == packets - 2)
+            for left in range(packets - 1, 0, -1):
+                self.packet(last=left == 1)
 
     def begin(self, packets: int = 2, late: float = 0.0) -> None:
         self.started += PERIOD
@@ -44,7 +44,7 @@ class Line:
         """What is asked for in the next seconds, and after how long."""
         start, found = self.now, []
         while self.now < start + seconds:
-            if (number := self.probe.due()) is not None:
+            if (number := self.probe.due(TRIP)) is not None:
                 found.append((self.now - start, number))
             self.now += 0.001
         return found
@@ -108,6 +108,49 @@ def test_pictures_that_come_unevenly_have_more_time() -> None:
         line.pictures(1)
     waits = [line.asks(0.2)[0][0] - (line.started + PERIOD - line.now) for line in (even, uneven)]
     assert waits[1] > waits[0]
+
+
+def test_a_sender_that_leaves_every_third_picture_out_is_waited_for() -> None:
+    line = Line()
+    asked = []
+    for index in range(60):
+        if index % 3 == 2:
+            line.started += PERIOD
+            line.ticks += 3000
+        line.pictures(1)
+        asked += line.asks(line.started + PERIOD - 0.001 - line.now)
+    assert asked == []
+
+
+def test_guesses_in_vain_end_until_packets_are_lost_again() -> None:
+    line = Line()
+    asked = 0
+    for _ in range(40):  # the second packet comes late each time, but comes
+        line.begin()
+        asked += len(line.asks(0.028))
+        line.packet(last=True)
+    assert 1 <= asked <= 5
+    line.begin()
+    assert line.asks(0.03) == []
+    line.probe.lost()
+    line.probe.lost()
+    assert len(line.asks(0.03)) == 1
+
+
+def test_streams_without_markers_are_left_alone() -> None:
+    line = Line()
+    for _ in range(3):
+        line.begin()
+        line.packet(last=False)
+    assert line.asks(0.1) == []
+
+
+def test_padding_after_the_end_is_no_open_picture() -> None:
+    line = Line()
+    line.pictures(1)
+    line.packet(last=False)
+    [(after, _)] = line.asks(0.1)
+    assert line.started + PERIOD <= line.now - 0.1 + after + 0.001
 
 
 def test_numbers_and_timestamps_wrap() -> None:

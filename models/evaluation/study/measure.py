@@ -77,7 +77,8 @@ def measure(
     measured = {}
     for name, model in restorers.items():
         restore, times = _restoring(model, pictures)
-        seen: dict[int, I420] = {number: restore(number, *picture) for number, picture in sorted(pictures.items())}
+        everything = ((number, restore(number, *picture)) for number, picture in sorted(pictures.items()))
+        seen: dict[int, I420] = {number: restored for number, restored in everything if number in wanted}
         parts: dict[str, dict[str, list[float]]] = {"face": defaultdict(list), "frame": defaultdict(list)}
         for number in numbers:
             if number + 1 not in seen or number + 1 not in reference:
