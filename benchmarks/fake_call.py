@@ -68,6 +68,7 @@ class Call:
         self._return.begin(0.0)
         self.target = controller.make(row.ceiling, FLOOR, lambda: self.now)
         self._governor = RetransmissionGovernor(lambda: self.target.bitrate, clock=lambda: self.now)
+        self._next = 0.0  # when the next new packet may leave
         self._chance, self._pacer = ChanceLoss(lambda: self.now), Pacer(lambda: self.target.bitrate, lambda: self.now)
         self._estimator = RemoteBitrateEstimator()
         self._stamps: list[tuple[float, int]] = []  # of new packets: abs-send-time, bytes of payload
@@ -104,13 +105,13 @@ class Call:
         size = max(int(bits / 8), 50)
         packets = -(-size // PAYLOAD)
         self.target.sent(size, packets)
-        stamp = self.now
         for index in range(packets):
             number, part = len(self._stamps), min(PAYLOAD, size - index * PAYLOAD)
-            self._stamps.append((stamp, part))
-            wait = self._pacer.wait(part + PACKET_OVERHEAD) if self._spaced or self._chance.recent else 0.0
-            stamp = self.now + wait  # aiortc stamps a packet when the one before it is gone
-            self._at(stamp, lambda number=number: self._send(number))  # type: ignore[misc]
+            leaves = max(self.now, self._next)
+            self._stamps.append((leaves, part))  # after the wait for the one before it
+            self._at(leaves, lambda number=number: self._send(number))  # type: ignore[misc]
+            rest = self._pacer.sent(part + PACKET_OVERHEAD)
+            self._next = self.now + rest if self._spaced or self._chance.recent else self.now
         self._at(self.now + 1 / FPS, self._picture)
 
     def _send(self, number: int, again: bool = False) -> None:
