@@ -27,8 +27,6 @@ nothing; later it is right, because it keeps flat areas still.
 """
 FLAT = 5.0
 """Weight of flat samples beside others: nothing is to be restored in a bare wall, and what is done there flickers."""
-COLOUR = 2.0
-"""Weight of the means of chroma beside those of luma: a cast over a whole backdrop is seen, and is no feature."""
 _WATCHED_EVERY = 20
 
 
@@ -113,7 +111,7 @@ class Objective:
         """On the planes: samples, heavier where the original is flat, and means, which hold the colour."""
         y, uv = leaves
         luma = charbonnier(y, crops.true_y, self._knee, 1 + (FLAT - 1) * calm_weight(crops.true_y))
-        means = low_pass(y, crops.true_y) + COLOUR * low_pass(uv, crops.true_uv, 4)
+        means = low_pass(y, crops.true_y) + low_pass(uv, crops.true_uv, 4)
         return luma + 0.5 * charbonnier(uv, crops.true_uv, self._knee) + 0.5 * means
 
     def _features(self, eye: FeatureNet, seen: Seen, leaves: list[Tensor]) -> list[Tensor]:
