@@ -60,9 +60,7 @@ class _Missing:
     last: float = 0.0
     given_up: bool = False
     echoed: bool = False
-    guessed: bool = (
-        False  # before it was seen: what comes may be the answer to that, and says nothing of the round trip
-    )
+    guessed: bool = False  # before it was seen: what comes may answer that, and says nothing of the round trip
 
 
 class NackSchedule:
@@ -181,9 +179,7 @@ class NackSchedule:
         number_asked, asked = self._guess or (-1, 0.0)
         if number_asked != number or now - asked > _MEMORY:
             return _Missing(now)
-        if (
-            now - asked < (self.rtt or 0.0) / 2
-        ):  # perhaps too early for the sender to have the packet: it does not count
+        if now - asked < (self.rtt or 0.0) / 2:  # perhaps before the sender had the packet: no try
             return _Missing(now, guessed=True)
         return _Missing(now, tries=1, first=asked, last=asked, guessed=True)
 

@@ -22,11 +22,8 @@ DEVIATIONS = 2.0  # usual deviations from its time that a picture may have befor
 _LONGEST = 0.15  # seconds between pictures; beyond, the source pauses
 _STEPS = 8  # pictures, of which the longest interval is expected: some senders leave every third out
 _GAIN = 1 / 8  # weight of the newest value in running means
-_VAIN, _VAIN_GAIN, _FORGIVEN = (
-    0.5,
-    1 / 4,
-    0.7,
-)  # part of guesses, weight of the newest; what is left of it after a loss
+_VAIN, _VAIN_GAIN = 0.5, 1 / 4  # part of guesses in vain from which there are none, and the newest one's weight
+_FORGIVEN = 0.7  # what is left of that part after a loss
 
 
 class TailProbe:
