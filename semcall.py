@@ -17,6 +17,7 @@ from rich.console import Console
 from models.commands import Minutes, check_minutes, models_app, train_app
 from models.export_command import export_command
 from shared.errors import SemcallError
+from shared.memory import keep_freed_memory
 from shared.stdout import printing
 
 if TYPE_CHECKING:
@@ -616,6 +617,7 @@ def main() -> None:
     """Entry point: SemcallError becomes one sentence on stderr and exit code 2."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text, nor each terminal know all signs
         sys.stdout.reconfigure(errors="backslashreplace")
+    keep_freed_memory()
     try:
         app(prog_name="semcall")  # also as python -m semcall
     except SemcallError as error:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from models.networks.features import FeatureNet, rgb
-from models.training.losses import calm_weight, charbonnier, low_pass, temporal
+from models.training.losses import calm_weight, charbonnier, low_pass, printed, temporal
 from models.training.restoration.adversary import Adversary
 from models.training.restoration.batches import Crops
 from models.training.restoration.networks import Residual
+from models.training.restoration.views import view
 
 PIXEL_KNEE, FEATURE_KNEE = 3.0, 0.5
 """Code values below which the pixel loss is quadratic, in the round of pixels and in those after.
@@ -46,9 +47,9 @@ Part = Callable[[Seen], Tensor]
 class Objective:
     """The loss of a round: `objective(net, batch)` for Fit.
 
-    `eye`: the feature network, None for pixels alone; `pixel`, `steady`: parts of its gradient's norm; `parts`: more
-    losses by name, each with its part; `adversary` likewise. Running means of norms and of what is watched are its
-    state.
+    `eye`: the feature network, None for pixels alone; `pixel`, `steady`, `mesh`: parts of its gradient's norm;
+    `parts`: more losses by name, each with its part; `adversary` likewise. Running means of norms and of what is
+    watched are its state.
     """
 
     def __init__(
@@ -58,8 +59,9 @@ class Objective:
         steady: float,
         parts: dict[str, tuple[float, Part]] | None = None,
         adversary: tuple[float, Adversary] | None = None,
+        mesh: float = 0.0,
     ) -> None:
-        self._eye, self._pixel, self._steady = eye, pixel, steady
+        self._eye, self._pixel, self._steady, self._mesh = eye, pixel, steady, mesh
         self._parts, self._adversary = parts or {}, adversary
         self._knee = PIXEL_KNEE if eye is None else FEATURE_KNEE
         self.seen: dict[str, float] = {}
@@ -100,6 +102,8 @@ class Objective:
                 pulls.append(self._adversarial(*self._adversary, base, seen, leaves))
         if self._steady:
             pulls.append(self._weighed("unsteady", self._steady * base, _unsteady(leaves[0], crops), leaves))
+        if self._mesh:
+            pulls.append(self._weighed("mesh", self._mesh * base, printed(leaves[0], crops.true_y), leaves))
         self._calls += 1
         self._track("l1", float((leaves[0].detach() - crops.true_y).abs().mean()))
         self._track("l1 before", float((crops.y - crops.true_y).abs().mean()))
@@ -115,14 +119,13 @@ class Objective:
         return luma + 0.5 * charbonnier(uv, crops.true_uv, self._knee) + 0.5 * means
 
     def _features(self, eye: FeatureNet, seen: Seen, leaves: list[Tensor]) -> list[Tensor]:
-        # The feature net strides: an offset that changes keeps its grid from printing through.
-        top, left = self._calls % 2, self._calls // 2 % 2
+        looked = view(self._calls)
         with torch.no_grad():
-            target = eye(seen.original[..., top:, left:])
-        loss = eye.distance(eye(seen.restored[..., top:, left:]), target)
+            target = eye(looked(seen.original))
+        loss = eye.distance(eye(looked(seen.restored)), target)
         if self._calls % _WATCHED_EVERY == 0:
             with torch.no_grad():
-                before = eye.distance(eye(seen.decoded[..., top:, left:]), target)
+                before = eye.distance(eye(looked(seen.decoded)), target)
             self._track("features kept", float(loss.detach() / before))
         return _gradients(loss, leaves)
 

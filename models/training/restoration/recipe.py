@@ -16,7 +16,8 @@ class RestorerRecipe:
     `feature_rate`, `adversarial_rate`: their highest learning rates.
 
     What pulls at the restored picture, as parts of the feature gradient's norm: `pixel`; `steady` (the change to the
-    next picture must be the original's; of the rounds after the first); `background` and `face` (the paper's semantic
+    next picture must be the original's; of the rounds after the first); `mesh` (errors must not repeat with the
+    upsampling's period; of the rounds after the first); `background` and `face` (the paper's semantic
     pair, eq. 3-6, on feature maps masked by the sender's own mask); `adversarial` (eq. 1-2).
 
     The paper's schedule: `epochs` (0: `adversarial_steps` counts) is the length of the adversarial round in passes
@@ -48,6 +49,7 @@ class RestorerRecipe:
     adversarial_rate: float = 3e-4
     pixel: float = 0.5
     steady: float = 0.2
+    mesh: float = 0.0
     background: float = 0.0
     face: float = 0.0
     adversarial: float = 0.1
