@@ -168,6 +168,8 @@ class Figures:
     up: float | None = None
     back: float | None = None
     keyframes_after: int | None = None
+    late: float | None = None
+    """By which 95% of the datagrams left the link at most after their time: the model's own error."""
 
     def as_json(self) -> Mapping[str, object]:
         return asdict(self)
@@ -206,4 +208,5 @@ def figures(
         up=up,
         back=call.back(sum(outage)) if outage is not None else None,
         keyframes_after=call.keyframes(outage[0]) if outage is not None else None,
+        late=nearest_rank(counts.late, 95),
     )

@@ -61,7 +61,8 @@ class LinkCounts:
     """What came to the link since `begin`: datagrams, their bytes, and what became of them.
 
     `lost`: by chance, pattern or outage; `tail_dropped`: found the queue full; `waits`: seconds in the queue of
-    those that did not; `entered`: (seconds since `begin`, bytes) of everything that came, lost or not.
+    those that did not; `entered`: (seconds since `begin`, bytes) of everything that came, lost or not; `late`:
+    seconds by which whoever asked the link let datagrams out after their time.
     """
 
     packets: int = 0
@@ -71,6 +72,7 @@ class LinkCounts:
     tail_dropped: int = 0
     waits: list[float] = field(default_factory=list)
     entered: list[tuple[float, int]] = field(default_factory=list)
+    late: list[float] = field(default_factory=list)
 
     def wait(self, percentile: float) -> float:
         """Seconds in the queue that `percentile` (0..100) of the datagrams did not exceed; 0 without any."""

@@ -106,8 +106,11 @@ class Lane:
     def _flush(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        while self._waiting and self._waiting[0][0] <= self._loop.time():
-            self._send(heapq.heappop(self._waiting)[2])
+        while self._waiting and self._waiting[0][0] <= (now := self._loop.time()):
+            due, _, data = heapq.heappop(self._waiting)
+            self._send(data)
+            if self._link.begun:
+                self._link.counts.late.append(now - due)
         self._timer = self._loop.call_at(self._waiting[0][0], self._flush) if self._waiting else None
 
 

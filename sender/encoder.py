@@ -13,6 +13,7 @@ from av.video.frame import PictureType
 from numpy.typing import NDArray
 
 from sender.cavlc import MacroblockParser
+from sender.geometry import shrunk
 from sender.roi import RegionFrame, rectangles
 from sender.share import ShareController, ShareMode
 from shared.grid import MACROBLOCK, Mask, grid_shape
@@ -163,8 +164,8 @@ class SemanticEncoder:
         """
         width, height = self.size
         small = (width // _MOTION_SCALE, height // _MOTION_SCALE)
-        luma = cv2.resize(planes(picture.i420)[0], small, interpolation=cv2.INTER_AREA)
-        last, self._last_luma = self._last_luma, luma  # type: ignore[assignment]
+        luma = shrunk(planes(picture.i420)[0], small)
+        last, self._last_luma = self._last_luma, luma
         if last is None:
             return (1.0, 1.0), (1.0, 1.0)
         difference = cv2.absdiff(luma, last)
