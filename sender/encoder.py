@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -88,13 +89,19 @@ class SemanticEncoder:
         self._planned = 0.0, 0.0
 
     def encode(
-        self, picture: Picture, mask: Mask, keyframe: bool = False, again: bool = False
+        self,
+        picture: Picture,
+        mask: Mask,
+        keyframe: bool = False,
+        again: bool = False,
+        coded: Callable[[bytes, bool], None] = lambda _unit, _keyframe: None,
     ) -> tuple[bytes, EncodeStats]:
         """One picture as an access unit (Annex B). `mask`: bool [rows, columns] of macroblocks on the face.
 
         The first picture is an IDR; later ones only where `keyframe` asks for it. `again`: the picture is the last
         one with a later time. It is coded with the last quantisers, costs next to nothing and teaches the controller
-        nothing. Of a mask that is too ragged for x264 (see `RegionFrame.capacity`), the smallest parts are
+        nothing. `coded` hears the access unit, and whether it is an IDR, before its bits are measured: in a call it
+        leaves meanwhile. Of a mask that is too ragged for x264 (see `RegionFrame.capacity`), the smallest parts are
         background, and are counted as such.
         """
         start = time.perf_counter()
@@ -121,13 +128,14 @@ class SemanticEncoder:
         self._count += 1
         planned = time.perf_counter()
         access_unit = b"".join(bytes(packet) for packet in self._codec.encode(frame))
-        coded = time.perf_counter()
+        through = time.perf_counter()
+        coded(access_unit, keyframe)
         bits = len(access_unit) * 8
         face_bits = self._measure(access_unit, mask)
         if not again:
             self.controller.feedback(face_bits, bits)
         parsed = time.perf_counter()
-        times = {"plan": planned - start, "x264": coded - planned, "parse": parsed - coded}
+        times = {"plan": planned - start, "x264": through - planned, "parse": parsed - through}
         milliseconds = {name: seconds * 1e3 for name, seconds in times.items()}
         return access_unit, EncodeStats(bits, face_bits, qp_face, qp_background, keyframe, milliseconds)
 

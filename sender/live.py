@@ -193,7 +193,14 @@ class EncodeThread(threading.Thread):
         self._encoder.controller.even = self._even()
         mask = self._segmenter.mask(picture)
         asked = self._gate.due()
-        access_unit, stats = self._encoder.encode(picture, mask, asked, again)
+
+        def coded(access_unit: bytes, keyframe: bool) -> None:
+            if keyframe or picture.ticks - self._last_stamp >= CLOCK_RATE:
+                self._last_stamp = picture.ticks
+                access_unit = write_stamp(Stamp(picture.ticks, self.face_share)) + access_unit
+            self._deliver(access_unit, picture.ticks)
+
+        _, stats = self._encoder.encode(picture, mask, asked, again, coded)
         stats = replace(stats, milliseconds={**self._segmenter.milliseconds, **stats.milliseconds})
         if stats.keyframe and not asked:  # the first picture, or a new size: it answers who asks meanwhile
             self._gate.sent()
@@ -206,10 +213,6 @@ class EncodeThread(threading.Thread):
         self.last = stats
         self._coded_pictures += 1
         self._keyframes += stats.keyframe
-        if stats.keyframe or picture.ticks - self._last_stamp >= CLOCK_RATE:
-            self._last_stamp = picture.ticks
-            access_unit = write_stamp(Stamp(picture.ticks, self.face_share)) + access_unit
-        self._deliver(access_unit, picture.ticks)
         line = record(picture, mask, stats, self.dropped)
         if picture.ticks - self._last_call >= CLOCK_RATE:
             self._last_call = picture.ticks

@@ -37,13 +37,17 @@ def rectangles(mask: Mask) -> NDArray[np.int32]:
     runs = row_runs(mask)
     if not len(runs):
         return np.zeros((0, 4), np.int32)
-    row, first, end = runs[np.lexsort((runs[:, 0], runs[:, 2], runs[:, 1]))].T
-    new = (np.diff(first, prepend=-1) != 0) | (np.diff(end, prepend=-1) != 0) | (np.diff(row, prepend=-2) != 1)
-    begins = np.flatnonzero(new)
+    row, first, end = runs.T.astype(np.int64)
+    # One number for each run, one more where it stands right below its like.
+    height, width = mask.shape[0] + 1, mask.shape[1] + 1
+    order = np.argsort((first * width + end) * height + row)
+    row, first, end = row[order], first[order], end[order]
+    place = (first * width + end) * height + row
+    begins = np.flatnonzero(np.append(True, place[1:] != place[:-1] + 1))
     lasts = np.append(begins[1:], len(row)) - 1
-    found = np.stack([row[begins], row[lasts] + 1, first[begins], end[begins]], axis=1)
-    area = (found[:, 1] - found[:, 0]) * (found[:, 3] - found[:, 2])
-    return found[np.lexsort((found[:, 2], found[:, 0], -area))]
+    top, bottom, first, end = row[begins], row[lasts] + 1, first[begins], end[begins]
+    order = np.argsort(((top - bottom) * (end - first) * height + top) * width + first)
+    return np.stack([top, bottom, first, end], axis=1)[order].astype(np.int32)
 
 
 class RegionFrame:

@@ -23,12 +23,12 @@ def row_runs(mask: Mask) -> NDArray[np.int32]:
     `mask`: bool [rows, columns]. Returns int32 [n, 3]: row, first column, column after the last.
     """
     rows, columns = mask.shape
-    padded = np.zeros((rows, columns + 2), np.int8)
+    padded = np.zeros((rows, columns + 2), np.bool_)
     padded[:, 1:-1] = mask
-    edges = np.diff(padded, axis=1)
-    row, first = np.nonzero(edges == 1)
-    _, end = np.nonzero(edges == -1)
-    return np.stack([row, first, end], axis=1).astype(np.int32)
+    flat = padded.ravel()
+    edges = np.flatnonzero(flat[1:] != flat[:-1])  # of a run: before its first column and at its last one
+    row, first = np.divmod(edges[::2], columns + 2)
+    return np.stack([row, first, edges[1::2] - row * (columns + 2)], axis=1).astype(np.int32)
 
 
 def pack_mask(mask: Mask) -> str:
