@@ -207,6 +207,23 @@ def test_low_pass_forgets_no_border() -> None:
     assert scalar(losses.low_pass(grey([0.0, 0, 6]), grey([0.0, 0, 0]), 2)) == pytest.approx(3)
 
 
+def test_a_printed_mesh_by_hand() -> None:
+    """Every fourth row one too bright: a quarter of the places by 3/4 over the mean, the others by 1/4 under it."""
+    torch.manual_seed(0)
+    original = 100 * torch.rand(2, 1, 96, 96)
+    mesh = torch.zeros(1, 1, 96, 96)
+    mesh[..., ::4, :] = 1
+    assert scalar(losses.printed(original + mesh, original)) == pytest.approx(3 / 8, rel=1e-3)
+    assert scalar(losses.printed(original + 5, original)) == pytest.approx(0, abs=1e-4)
+
+
+def test_errors_that_repeat_nowhere_are_no_mesh() -> None:
+    torch.manual_seed(0)
+    noise = torch.randn(8, 1, 96, 96)
+    # The mean of 144 errors is a twelfth of one, and |x| of a normal one 0.8 of it.
+    assert scalar(losses.printed(noise, torch.zeros_like(noise))) == pytest.approx(0.8 / 12, rel=0.1)
+
+
 def test_temporal_by_hand() -> None:
     """The originals move by 2 and 0; the restored ones by 3 and -1."""
     pictures = grey([5.0, 1]), grey([2.0, 2]), grey([9.0, 4]), grey([7.0, 4])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import io
+import itertools
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -45,6 +46,7 @@ from models.training.restoration.recipe import RestorerRecipe  # noqa: E402
 from models.training.restoration.sheets import Sheet  # noqa: E402
 from models.training.restoration.train import rounds, train_restorer  # noqa: E402
 from models.training.restoration.units import check_units  # noqa: E402
+from models.training.restoration.views import View, view  # noqa: E402
 
 ENCODE = functools.partial(encode_at, face=FaceOptions())
 RECIPE = """
@@ -301,6 +303,25 @@ def test_every_part_pulls(data: Path, tmp_path: Path) -> None:
     Objective(None, 1.0, 0.0)(net, batch).backward()
     alone = torch.cat([parameter.grad.flatten() for parameter in net.parameters() if parameter.grad is not None])
     assert 0 < (pixels - alone).norm() < alone.norm()
+
+
+def test_a_step_has_its_view_and_views_differ() -> None:
+    """A view is of one place and way for all pictures, and no place of the eye's grid is left out."""
+    picture = torch.arange(3 * 32 * 32).reshape(1, 3, 32, 32).float().requires_grad_(True)
+    views = [view(step) for step in range(400)]
+    assert views == [view(step) for step in range(400)]
+    assert {(one.top, one.left) for one in views} == {(top, left) for top in range(8) for left in range(8)}
+    assert {one.channels for one in views} == set(itertools.permutations(range(3)))
+    for one in views[:40]:
+        seen = one(picture)
+        high, wide = (32 - one.left, 32 - one.top) if one.transposed else (32 - one.top, 32 - one.left)
+        assert seen.shape == ((1, 3, high // 2, wide // 2) if one.halved else (1, 3, high, wide))
+        (gradient,) = torch.autograd.grad(seen.sum(), picture)
+        assert gradient.sum() == pytest.approx(3 * seen[0, 0].numel(), rel=1e-5)
+    plain = View(0, 0, (), False, (0, 1, 2), False)
+    assert torch.equal(plain(picture), picture)
+    turned = View(2, 0, (3,), True, (2, 1, 0), False)(picture)
+    assert torch.equal(turned, picture[:, [2, 1, 0], 2:].flip(3).transpose(2, 3))
 
 
 def test_a_dead_layer_is_reported(data: Path, tmp_path: Path) -> None:
