@@ -221,7 +221,8 @@ def test_errors_that_repeat_nowhere_are_no_mesh() -> None:
     torch.manual_seed(0)
     noise = torch.randn(8, 1, 96, 96)
     # The mean of 144 errors is a twelfth of one, |x| of a normal one 0.8 of it, and 16 means lie nearer their own.
-    assert scalar(losses.printed(noise, torch.zeros_like(noise))) == pytest.approx(0.8 / 12 * math.sqrt(15 / 16), rel=0.1)
+    expected = 0.8 / 12 * math.sqrt(15 / 16)
+    assert scalar(losses.printed(noise, torch.zeros_like(noise))) == pytest.approx(expected, rel=0.1)
 
 
 def test_temporal_by_hand() -> None:
