@@ -42,6 +42,7 @@ from sender.rate import KeyframeGate
 from sender.track import AccessUnitTrack
 from shared.astronaut import AstronautClip
 from shared.mailbox import Latest
+from shared.memory import keep_freed_memory
 from shared.peer import LoopThread, close_peer, create_peer, prefer_h264, video_transceiver, wait_connected
 from shared.picture import CLOCK_RATE, Picture
 from shared.signals import interruptible
@@ -105,7 +106,7 @@ class Call:
         self._restore = RestoreThread(self._ladder, self._shown)
         self._restore.start()
         self._gate = KeyframeGate(gap=1.0 / speed)
-        loop.call(self._connect())
+        loop.call(self._connect(KBPS * 1e3 * speed))
         face = find_model("face", "face-parser")
         self._segmenter = FaceSegmenter(FaceParser(face.path, face.card))
         self.pictures: Latest[Picture] = Latest()
@@ -122,13 +123,14 @@ class Call:
         )
         self._encode.start()
 
-    async def _connect(self) -> None:
+    async def _connect(self, rate: float) -> None:
+        # `rate`: bit/s of wall-clock time, which pacing and retransmissions go by.
         self._sending, self._answering = create_peer(), create_peer()
         prefer_h264(self._sending.addTransceiver("video", direction="sendonly"))
         sender = video_transceiver(self._sending).sender
         self._track = AccessUnitTrack()
         sender.replaceTrack(self._track)
-        self._control = SendControl(sender, self._gate, KBPS * 1e3, KBPS * 0.25e3)
+        self._control = SendControl(sender, self._gate, rate, rate / 4)
         await self._sending.setLocalDescription(await self._sending.createOffer())
         prefer_h264(self._answering.addTransceiver("video", direction="recvonly"))
         receiver = video_transceiver(self._answering).receiver
@@ -201,6 +203,7 @@ def run(
     Ctrl-C ends it early. Raises OSError where resident memory cannot be read.
     """
     resident_mb()
+    keep_freed_memory()  # as both programs do
     cv2.setNumThreads(1)
     warm_up()
     clip = AstronautClip(size)

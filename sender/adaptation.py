@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sender.geometry import shrunk
-from shared.picture import CLOCK_RATE, I420, planes, size_of
+from shared.picture import CLOCK_RATE, I420, planes, shrunk, size_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,10 @@ from av.video.frame import PictureType
 from numpy.typing import NDArray
 
 from sender.cavlc import MacroblockParser
-from sender.geometry import shrunk
 from sender.roi import RegionFrame, rectangles
 from sender.share import ShareController, ShareMode
 from shared.grid import MACROBLOCK, Mask, grid_shape
-from shared.picture import CLOCK_RATE, Picture, planes
+from shared.picture import CLOCK_RATE, Picture, planes, shrunk
 
 # With qcomp=1 and no adaptive quantisation worth the name, crf is a constant quantiser for every macroblock that
 # the region records then shift. aq-mode=0, aq-strength=0 or qp= would make libx264 ignore the regions.

@@ -15,11 +15,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sender.geometry import on_macroblocks, shrunk
+from sender.geometry import on_macroblocks
 from sender.propagation import MaskTracker, motion_grid
 from shared.grid import Mask, grid_shape
 from shared.mailbox import Latest
-from shared.picture import CLOCK_RATE, I420, Picture, planes
+from shared.picture import CLOCK_RATE, I420, Picture, planes, shrunk
 
 log = logging.getLogger(__name__)
 

@@ -21,11 +21,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from sender.geometry import shrunk, small_size
+from sender.geometry import small_size
 from shared.contracts import check_choice, check_session
 from shared.errors import SemcallError
 from shared.inference import first_line, open_session
-from shared.picture import I420, planes
+from shared.picture import I420, planes, shrunk
 
 # Limited-range BT.601 (ITU-R BT.601-7 section 2.5) to R G B.
 _RGB_OF_YUV = np.array([[1.164384, 0.0, 1.596027], [1.164384, -0.391762, -0.812968], [1.164384, 2.017232, 0.0]])

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.picture import I420, planes, size_of
+from shared.picture import I420, planes, shrunk, size_of
 
 KEPT, RENEWED = 0.8, 0.4
 """Part of the last picture's restoration that stays where nothing moves, and of every EVERYth: in whole code values
@@ -65,7 +65,7 @@ def _still(decoded: I420, last: I420) -> NDArray[np.uint8] | None:
     luma, chroma = planes(cast("NDArray[np.uint8]", change))
     still = np.ones(blocks[::-1], np.bool_)
     for plane in (luma, chroma[0], chroma[1]):
-        moved = _means(plane, blocks)
+        moved = shrunk(plane, blocks)
         still &= np.maximum(moved, cv2.blur(moved, (3, 3))) <= STILL * _FRACTIONS
     if not still.any():
         return None
@@ -76,11 +76,3 @@ def _still(decoded: I420, last: I420) -> NDArray[np.uint8] | None:
     cv2.resize(flags, (width // 2, height // 2), dst=chroma[0], interpolation=cv2.INTER_NEAREST)
     chroma[1] = chroma[0]
     return mask
-
-
-def _means(plane: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A plane at a smaller width and height, by the mean of the area."""
-    while plane.shape[0] % 2 == plane.shape[1] % 2 == 0 and plane.shape[0] >= 2 * size[1]:  # fast in OpenCV
-        half = plane.shape[1] // 2, plane.shape[0] // 2
-        plane = cast("NDArray[np.uint8]", cv2.resize(plane, half, interpolation=cv2.INTER_AREA))
-    return cast("NDArray[np.uint8]", cv2.resize(plane, size, interpolation=cv2.INTER_AREA))

@@ -15,11 +15,10 @@ import pytest
 from numpy.typing import NDArray
 
 from models.registry import find_model
-from sender.geometry import shrunk
 from sender.parser import FaceOptions
 from shared.astronaut import _FACE, AstronautClip
 from shared.grid import Mask, grid_shape, row_runs
-from shared.picture import I420, Picture, planes
+from shared.picture import I420, Picture, planes, shrunk
 
 SIZE = 640, 360
 Square = tuple[int, int, int]

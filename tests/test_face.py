@@ -26,13 +26,12 @@ from numpy.typing import NDArray
 
 import sender.face
 from sender.face import EVERY, FaceSegmenter, Pace, Parser, SteadySegmenter
-from sender.geometry import shrunk
 from sender.parser import FaceParser
 from sender.propagation import MaskTracker, motion_grid
 from shared.astronaut import AstronautClip, photograph
 from shared.grid import Mask, grid_shape
 from shared.mailbox import Latest
-from shared.picture import I420, Picture, bgr_from_i420, i420_from_bgr, planes
+from shared.picture import I420, Picture, bgr_from_i420, i420_from_bgr, planes, shrunk
 
 ONE: Square = (240, 96, 112)
 OTHER: Square = (480, 208, 40)  # five cells

@@ -14,12 +14,12 @@ from faces import CARD, bright_model, overlap, scene, shipped, snapshot, squares
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sender.geometry import on_macroblocks, shrunk, small_size
+from sender.geometry import on_macroblocks, small_size
 from sender.parser import FaceOptions, FaceParser
 from shared.astronaut import photograph
 from shared.errors import SemcallError
 from shared.grid import grid_shape
-from shared.picture import bgr_from_i420, i420_from_bgr
+from shared.picture import bgr_from_i420, i420_from_bgr, shrunk
 
 
 @pytest.fixture
