@@ -28,6 +28,7 @@ from receiver.recorder import Recorder
 from receiver.restorer import RestorerFile, RestorerLadder, open_restorers
 from shared.errors import SemcallError
 from shared.mailbox import Latest
+from shared.memory import settle
 from shared.peer import LoopThread
 from shared.signalling_links import naked
 from shared.signalling_listen import is_loopback, server_tls
@@ -83,6 +84,7 @@ def receive(options: ReceiveOptions, say: Callable[[str], None], ready: Callable
         receiver = Receiver(options, stack)
         stack.enter_context(_ctrl_c(receiver.end))
         say(f"Restorer: {receiver.restorer_name}.")
+        settle()  # before there is anything of a call, which would stay for good
         if options.metrics is not None:
             from shared.metrics import serve_metrics  # only where it is asked for
 

@@ -11,6 +11,7 @@ from av.codec.context import Flags
 from receiver.jitter import AccessUnit
 from receiver.picture import DecodedPicture
 from shared.grid import grid_shape
+from shared.memory import FrameCollector
 from shared.picture import CLOCK_RATE, i420_from_frame, size_of
 from shared.quantisers import SIDE_DATA, quantiser_map
 from shared.stamp import CaptureClock, read_stamp
@@ -28,6 +29,7 @@ class Decoder:
         self._codec.flags |= Flags.low_delay | Flags.output_corrupt
         self._codec.options = dict(SIDE_DATA)
         self._clock = CaptureClock()
+        self._frames = FrameCollector()
         self._started = False
         self._broken = False  # a unit was damaged since the last IDR
         self.face_share: float | None = None
@@ -45,6 +47,7 @@ class Decoder:
         if stamp is not None:
             self._clock.observe(stamp, unit.rtp_ticks)
             self.face_share = stamp.face_share
+        self._frames.read()
         packet = av.Packet(unit.data)
         packet.pts, packet.time_base = unit.rtp_ticks, Fraction(1, CLOCK_RATE)
         try:

@@ -26,6 +26,7 @@ from rich.table import Table
 from shared.clips import MAX_FPS, Clip, FileFacts, Size, turned
 from shared.errors import SemcallError
 from shared.grid import grid_shape
+from shared.memory import FrameCollector
 from shared.mp4 import Sound
 from shared.outfile import require_outputs
 from shared.picture import CLOCK_RATE, I420, i420_from_frame, size_of
@@ -172,8 +173,9 @@ def restored_pictures(
     """
     upright: Size | None = None
     aspect = Fraction(1)
-    steady = Steadiness()
+    steady, frames = Steadiness(), FrameCollector()
     for frame, seconds in clip.frames(SIDE_DATA, damaged):
+        frames.read()
         decoded = _i420(frame)
         rows, columns = grid_shape(*size_of(decoded))  # an odd size lost a row or column
         found = exported_quantisers(frame)

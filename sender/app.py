@@ -17,6 +17,7 @@ from sender.encoder import warm_up
 from sender.options import SendOptions
 from sender.stage import Stage
 from shared.lines import require_writable
+from shared.memory import settle
 from shared.peer import LoopThread, parse_ice_server
 from shared.signals import interruptible
 from shared.stats import Stats
@@ -47,6 +48,7 @@ def send(
                 status = _served(options.metrics, status, say, stack)
             source = open_source(options.source, options.size, options.fps)
             warm_up()
+            settle()
             if stage is not None:
                 stage.play(source, parser, loop, say, status, ready)
                 return
