@@ -1,12 +1,13 @@
 """Which lost packets to ask for again, and when (generic NACK, RFC 4585 section 6.2.1). Pure policy.
 
-A number that is missing is asked for at once on a link that keeps packets in order; where one came late by itself,
-once two packets have come from behind the missing one, or after ten milliseconds: sooner would ask for packets that
-only changed places on the way. No answer within a round trip and its usual variation means that the request, or the
-retransmission, was lost in its turn: it is asked for again, until the answer could not come in time any more. Three
-tries fit into `patience`. With 5% lost in both directions a try fails in 10% of all cases, three in a row in one of a
-thousand. Where first tries fail, each gets an echo a few milliseconds later: a request is small, and a sender that
-has answered the first leaves the second alone. What nothing has come from behind is guessed at (receiver/tail.py).
+A number that is missing is asked for at once on a link that has kept packets in order so far; at first, and where one
+came late by itself, once two packets have come from behind the missing one, or after ten milliseconds: sooner would
+ask for packets that only changed places on the way. No answer within a round trip and its usual variation means that
+the request, or the retransmission, was lost in its turn: it is asked for again, until the answer could not come in
+time any more. Three tries fit into `patience`. With 5% lost in both directions a try fails in 10% of all cases, three
+in a row in one of a thousand. Where first tries fail, each gets an echo a few milliseconds later: a request is small,
+and a sender that has answered the first leaves the second alone. What nothing has come from behind is guessed at
+(receiver/tail.py).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ REORDERING = 0.01  # seconds; a packet that much behind its successor counts as 
 _ECHO = 0.015  # seconds from a first try to its echo: bursts of loss on a radio link are mostly shorter
 _FAILING = 0.03  # part of first tries unanswered from which they get one
 _BEHIND = 2  # packets from behind a missing one that make it lost at once
+_ORDERED = 32  # packets in order that a link has to carry first, for one to do
 _FIRST_INTERVAL = 0.1  # seconds between tries before a round trip has been measured
 _INTERVALS = 0.03, 0.5  # seconds; bounds of it after that
 _TRIES = 4  # per packet, however short the round trip
@@ -81,6 +83,7 @@ class NackSchedule:
         self._tail = TailProbe(clock)
         self._guess: tuple[int, float] | None = None  # what was asked for by `_tail` last, and when
         self._in_order = True  # no packet has come late by itself so far
+        self._came = 0  # packets that came in their turn, or beyond a hole
         self._failing = 0.0  # part of first tries that needed a second, smoothed
         self.ssrc: int | None = None
         """Whose numbers are in `missing` and returned by `due`."""
@@ -130,6 +133,7 @@ class NackSchedule:
         if ahead > 1:
             self._tail.lost()
         self._highest, self._timestamp = number, packet.timestamp
+        self._came += 1
         self._tail.came(number, packet.timestamp, bool(packet.marker))
         self.missing = self.due()
         return bool(self.missing)
@@ -152,7 +156,7 @@ class NackSchedule:
                 chosen.append(number)
                 continue
             if hole.tries == 0:
-                ripe = hole.behind >= _BEHIND or waited >= REORDERING or (self._in_order and self.rtt is not None)
+                ripe = hole.behind >= _BEHIND or waited >= REORDERING or self._keeps_order
             else:
                 ripe = hole.tries < _TRIES and now - hole.last >= interval
             # The first try goes out even where it is late: without its answer no longer round trip is ever learnt.
@@ -174,6 +178,10 @@ class NackSchedule:
         for missing, hole in list(self._holes.items()):
             if distance(missing, number) > 0:
                 hole.given_up = True  # not forgotten: its answer still tells the round trip
+
+    @property
+    def _keeps_order(self) -> bool:
+        return self._in_order and (self.rtt is not None or self._came >= _ORDERED)
 
     def _new_hole(self, number: int, now: float) -> _Missing:
         number_asked, asked = self._guess or (-1, 0.0)

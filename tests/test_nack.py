@@ -133,6 +133,16 @@ def test_where_packets_keep_their_order_a_loss_is_asked_for_at_once() -> None:
     assert line.numbers == [[6]]
 
 
+def test_a_link_that_kept_packets_in_order_long_enough_needs_no_round_trip_first() -> None:
+    line = Line()
+    line.feed(*range(40), 41)
+    assert line.numbers == [[40]]
+    line.schedule = NackSchedule(lambda: line.now)
+    line.asked.clear()
+    line.feed(0, 2, 1, *range(3, 40), 41)  # one changed its place
+    assert line.numbers == []
+
+
 def test_where_first_tries_fail_each_has_an_echo() -> None:
     line = Line()
     line.feed(0, 2, 3)
