@@ -65,7 +65,7 @@ class SendControl:
         self._pacer = Pacer(lambda: self._rates.bitrate, monotonic)
         self._paced: RTCDtlsTransport | None = None
         self._asked: dict[int, None] = {}
-        self._gone = self._early = 0
+        self._gone = 0
         self._retransmit_now: Callable[[int], Coroutine[Any, Any, None]] = sender._retransmit
         self._handle: Callable[[AnyRtcpPacket], Coroutine[Any, Any, None]] = sender._handle_rtcp_packet
         self.target = self._rates.bitrate
@@ -98,7 +98,7 @@ class SendControl:
     @property
     def refused(self) -> int:
         """Requests for a packet that were not served: too much, too soon, or too late."""
-        return self._governor.refused + self._gone + self._early
+        return self._governor.refused + self._gone
 
     def _packed(self, payload: int, packets: int) -> None:
         if self._sender.transport is not self._paced:  # known for good only after negotiation (BUNDLE)
@@ -197,10 +197,8 @@ class SendControl:
             self._gone += 1
             return
         size = len(packet.payload) + _RTX_HEADER
+        # Asked for before anything had come from behind it (receiver/tail.py): it may well be on its way.
         guess = not self._rates.may_be_trip(self._age(uint16_add(sequence_number, 1)))
-        if guess and not self._may_be_late(sequence_number, size):
-            self._early += 1
-            return
         if self._governor.allow(sequence_number, size + PACKET_OVERHEAD, self._rates.rtt):
             self._rates.sent(size, 1, again=True)
             await self._at_once(sequence_number)
@@ -211,14 +209,6 @@ class SendControl:
                 copying = asyncio.ensure_future(self._copy(sequence_number))
                 self._copying.add(copying)
                 copying.add_done_callback(self._copying.discard)
-
-    def _may_be_late(self, sequence_number: int, size: int) -> bool:
-        """Whether a packet behind which nothing was seen could have been there when it was asked for.
-
-        Not before a round trip, and the time that it takes at the rate of sending; before, it was on its way.
-        """
-        age = self._age(sequence_number)
-        return age is None or self._rates.may_be_trip(age - self._pacer.length(size + PACKET_OVERHEAD))
 
     async def _copy(self, sequence_number: int) -> None:
         await asyncio.sleep(_COPY_AFTER)

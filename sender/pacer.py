@@ -21,12 +21,8 @@ class Pacer:
         self._rate, self._clock = rate, clock
         self._free = 0.0  # when the last packet is through
 
-    def length(self, size: int) -> float:
-        """Seconds that a packet of `size` bytes takes at this pace."""
-        return size * 8 / (FACTOR * self._rate())
-
     def sent(self, size: int) -> float:
         """A packet of `size` bytes left. Returns the seconds until the next new one may."""
         now = self._clock()
-        self._free = min(max(now, self._free) + self.length(size), now + LONGEST)
+        self._free = min(max(now, self._free) + size * 8 / (FACTOR * self._rate()), now + LONGEST)
         return self._free - now
