@@ -33,6 +33,7 @@ from sender.retransmission import ChanceLoss, RetransmissionGovernor
 from sender.sent import PACKET_OVERHEAD
 from sender.track import attach_encoder
 
+ROOM = 0.93  # of the rate, where packets get lost: what goes again finds the link free sooner
 _RTX_HEADER = 2  # bytes: the original sequence number (RFC 4588 section 4)
 _ASKED = 256  # requested sequence numbers that are remembered: twice what can still be sent again
 _COPY_AFTER = 0.01  # seconds from an answer to its copy: some losses take what is sent together
@@ -57,7 +58,7 @@ class SendControl:
         floor: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._sender, self._gate = sender, gate
+        self._sender, self._gate, self._floor = sender, gate, min(floor, ceiling)
         self._rates = RateTarget(ceiling, floor, monotonic)
         self._governor = RetransmissionGovernor(lambda: self._rates.bitrate, clock=monotonic)
         self._chance = ChanceLoss(monotonic)
@@ -118,7 +119,8 @@ class SendControl:
 
     def _publish(self) -> None:
         rates = self._rates
-        self.target, self.estimate, self.remb, self.rtt = rates.bitrate, rates.estimate, rates.remb, rates.rtt
+        self.target = max(self._floor, rates.bitrate * (ROOM if self._chance.recent else 1.0))
+        self.estimate, self.remb, self.rtt = rates.estimate, rates.remb, rates.rtt
         self.loss, self.wire_bitrate = rates.loss, rates.wire
         self.tight = rates.estimate is not None or self._chance.recent
 

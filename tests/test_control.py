@@ -126,6 +126,7 @@ async def test_where_packets_get_lost_an_answer_has_a_copy_and_new_ones_are_spac
     await ends.hear(ends.nack(ends.sent[0], ends.sent[1]))
     assert ends.control.tight
     await until(lambda: ends.again == 4)  # two answers, two copies
+    assert 0.85 * 400e3 < ends.control.target < 0.94 * 400e3
     assert ends.control.retransmitted == 2
     left.clear()
     await ends.push(2)
