@@ -12,14 +12,18 @@ import av
 import numpy as np
 import pytest
 
+from benchmarks import memory
+from models.registry import find_model
 from receiver.decoder import Decoder
 from receiver.jitter import AccessUnit
 from shared.memory import keep_freed_memory
+from shared.restorer import Restorer
 
 FAULTS = """
 import resource, sys, threading
 import numpy as np
 from shared.memory import keep_freed_memory
+from shared.restorer import Restorer
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 def pictures(count):
@@ -66,3 +70,15 @@ def test_decoded_frames_do_not_pile_up() -> None:
             assert picture.qp.any()
         most = max(most, sum(isinstance(seen, av.VideoFrame) for seen in gc.get_objects()))
     assert most <= 24
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+def test_the_benchmark_measures_a_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "SIZE", (160, 96))
+    monkeypatch.setattr(memory, "SKIPPED", 4)
+    units = memory.code(40)
+    restorer = Restorer(find_model("fast").path, "fast")
+    found = {collected: memory.receive(units, restorer, collected) for collected in (True, False)}
+    for figures in found.values():
+        assert min(figures["decode"], figures["restore"], figures["steady"]) > 0
+        assert figures["faults"] >= 0
