@@ -119,7 +119,7 @@ class Call:
             lambda: self._track.congested,
             options,
             size,
-            target=lambda: self._control.target,
+            target=lambda: self._control.target / speed,
         )
         self._encode.start()
 

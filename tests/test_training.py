@@ -40,6 +40,7 @@ from models.training.restoration import judge, pairs, train  # noqa: E402
 from models.training.restoration.adversary import WARM_UP, Adversary  # noqa: E402
 from models.training.restoration.batches import Batches  # noqa: E402
 from models.training.restoration.effects import FINE_QP, side_effects  # noqa: E402
+from models.training.restoration.export import strengthen  # noqa: E402
 from models.training.restoration.networks import discriminator, network  # noqa: E402
 from models.training.restoration.objective import Objective  # noqa: E402
 from models.training.restoration.recipe import RestorerRecipe  # noqa: E402
@@ -430,6 +431,7 @@ def test_side_effects_are_seen() -> None:
     assert (nothing["colour_shift"], nothing["fine_psnr"]) == (0, None)
     found = side_effects([(i420, qp, i420)], wrong)
     assert found["colour_shift"] == 2
+    assert (nothing["colour_error"], found["colour_error"]) == ([0, 0], [0, 2])
     assert found["fine_psnr"] == pytest.approx(10 * np.log10(255**2 / (8**2 / 4)), abs=0.01)
     for name in ("mesh_2", "mesh_4"):
         assert isinstance(found[name], list)
@@ -437,6 +439,21 @@ def test_side_effects_are_seen() -> None:
         assert source == decoded
         assert restored > 5 * source
         assert nothing[name] == [source] * 3
+
+
+def test_a_strength_scales_what_is_added() -> None:
+    torch.manual_seed(0)
+    net = FastRestorer(24, 2)
+    with torch.no_grad():
+        net.exit.weight.mul_(100)  # fresh, it adds next to nothing
+    y, uv, qp = torch.rand(1, 1, 32, 32) * 255, torch.rand(1, 2, 16, 16) * 255, torch.full((1, 1, 2, 2), 38.0)
+    before = torch.round(net.residual(y.round(), uv.round(), qp)[0])
+    strengthen(net, 0.5)
+    after = net.residual(y.round(), uv.round(), qp)[0]
+    assert before.abs().max() > 4
+    assert (after - before / 2).abs().max() <= before.abs().max() / 20 + 0.5
+    with pytest.raises(SemcallError, match="leave strength out"):
+        strengthen(torch.nn.Identity(), 2.0)
 
 
 def test_recipes_in_the_repository_are_valid() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from torch import nn
 
 from models.networks.planes_contract import PlanesContract
@@ -18,6 +19,7 @@ from models.training.manifest import permissive_clips
 from models.training.restoration.judge import as_json, definition, judge
 from models.training.restoration.pairs import EncodeClip
 from models.training.restoration.recipe import RestorerRecipe
+from shared.errors import SemcallError
 
 
 def export_restorer(
@@ -28,6 +30,8 @@ def export_restorer(
     `command`: what made it, for the card. Returns the .onnx file. Raises SemcallError when a clip cannot be read.
     """
     net = fit.averaged()
+    if recipe.strength != 1:
+        strengthen(net, recipe.strength)
     with TemporaryDirectory() as trial:  # nothing that has no figures yet is to be taken for the result
         path = _write(net, recipe.name, Path(trial), {})
         results = judge(path, permissive_clips(data, "val"), data, folder / "judged", encode)
@@ -45,6 +49,15 @@ def export_restorer(
         "metrics": {"definition": definition(data), "results": as_json(results)},
     }
     return _write(net, recipe.name, folder, card)
+
+
+def strengthen(net: nn.Module, by: float) -> None:
+    """Scale a FastRestorer's residual, in place. Raises SemcallError for another network."""
+    if not isinstance(net, FastRestorer):
+        raise SemcallError("Only the fast family's residual can be scaled: leave strength out of the recipe.")
+    with torch.no_grad():
+        net.exit.weight.mul_(by)
+        net.exit.bias_or_zero().mul_(by)
 
 
 def _write(net: nn.Module, name: str, folder: Path, facts: dict[str, Any]) -> Path:

@@ -53,8 +53,9 @@ def definition(data: Path) -> str:
         f"encoder at `kbps` (for 1280x720, scaled to a clip's pixels) in exact mode with `share` percent of the bits "
         f"for the face. {named}. distance: of {WINDOW}x{WINDOW} samples. Lower is better for flicker, brisque and "
         f"distance, higher for the others. docs/metrics.md defines them. effects: colour_shift, largest mean change "
-        f"of a chroma plane (code values); fine_psnr, restored to decoded luma where the quantiser is at most "
-        f"{FINE_QP} (dB); mesh_2, mesh_4, how far a period of 2 or 4 samples stands out of the spectrum of the "
+        f"of a chroma plane (code values); colour_error, largest mean difference of one to the original's, decoded "
+        f"and restored; fine_psnr, restored to decoded luma where the quantiser is at most {FINE_QP} (dB); mesh_2, "
+        f"mesh_4, how far a period of 2 or 4 samples stands out of the spectrum of the "
         f"original, the decoded and the restored picture (1: not at all)."
     )
 
