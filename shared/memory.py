@@ -45,8 +45,7 @@ class FrameCollector:
     """Frees decoded frames whose side data was read.
 
     PyAV's frame and its side data refer to each other, so that only the garbage collector finds them, and it counts
-    objects, not megabytes: some two hundred frames of 1280x720, 300 MB, wait for it, and the decoder needs new memory
-    for every picture, which doubles its time.
+    objects, not megabytes: some two hundred frames of 1280x720, 200 MB, wait for it.
     """
 
     def __init__(self) -> None:

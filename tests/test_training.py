@@ -447,13 +447,14 @@ def test_a_strength_scales_what_is_added() -> None:
     with torch.no_grad():
         net.exit.weight.mul_(100)  # fresh, it adds next to nothing
     y, uv, qp = torch.rand(1, 1, 32, 32) * 255, torch.rand(1, 2, 16, 16) * 255, torch.full((1, 1, 2, 2), 38.0)
-    before = torch.round(net.residual(y.round(), uv.round(), qp)[0])
-    strengthen(net, 0.5)
-    after = net.residual(y.round(), uv.round(), qp)[0]
-    assert before.abs().max() > 4
-    assert (after - before / 2).abs().max() <= before.abs().max() / 20 + 0.5
-    with pytest.raises(SemcallError, match="leave strength out"):
-        strengthen(torch.nn.Identity(), 2.0)
+    before = net.residual(y.round(), uv.round(), qp)
+    strengthen(net, 0.5, 0.25)
+    after = net.residual(y.round(), uv.round(), qp)
+    for one, other, by in zip(before, after, (0.5, 0.25), strict=True):
+        assert one.abs().max() > 4
+        assert (other - by * one).abs().max() <= one.abs().max() / 20
+    with pytest.raises(SemcallError, match="leave its strengths out"):
+        strengthen(torch.nn.Identity(), 2.0, 1.0)
 
 
 def test_recipes_in_the_repository_are_valid() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from models.networks.planes_contract import PlanesContract
-from models.networks.restorer import FastRestorer
+from models.networks.restorer import SCALE, FastRestorer
 from models.training.export import write
 from models.training.export_rgb import write_rgb
 from models.training.fit import Fit
@@ -30,8 +30,8 @@ def export_restorer(
     `command`: what made it, for the card. Returns the .onnx file. Raises SemcallError when a clip cannot be read.
     """
     net = fit.averaged()
-    if recipe.strength != 1:
-        strengthen(net, recipe.strength)
+    if (recipe.luma_strength, recipe.chroma_strength) != (1, 1):
+        strengthen(net, recipe.luma_strength, recipe.chroma_strength)
     with TemporaryDirectory() as trial:  # nothing that has no figures yet is to be taken for the result
         path = _write(net, recipe.name, Path(trial), {})
         results = judge(path, permissive_clips(data, "val"), data, folder / "judged", encode)
@@ -51,12 +51,14 @@ def export_restorer(
     return _write(net, recipe.name, folder, card)
 
 
-def strengthen(net: nn.Module, by: float) -> None:
-    """Scale a FastRestorer's residual, in place. Raises SemcallError for another network."""
+def strengthen(net: nn.Module, luma: float, chroma: float) -> None:
+    """Scale what a FastRestorer adds to its planes, in place. Raises SemcallError for another network."""
     if not isinstance(net, FastRestorer):
-        raise SemcallError("Only the fast family's residual can be scaled: leave strength out of the recipe.")
+        raise SemcallError("Only the fast family's residual can be scaled: leave its strengths out of the recipe.")
+    by = torch.full((net.exit.out_channels,), chroma)
+    by[: SCALE * SCALE] = luma
     with torch.no_grad():
-        net.exit.weight.mul_(by)
+        net.exit.weight.mul_(by[:, None, None, None])
         net.exit.bias_or_zero().mul_(by)
 
 

@@ -24,8 +24,8 @@ class RestorerRecipe:
     over all crops; `halve_epochs` (0: a rise and a cosine): rates are halved after so many, in every round;
     `momentum` (0: AdamW as it is): the first beta of a plain Adam.
 
-    `strength`: the finished network's residual is exported times this. Pixel losses and averaged weights draw a
-    residual towards nothing; what is a little too careful shows in a sheet less than in the figures.
+    `luma_strength`, `chroma_strength`: what the finished network adds to these planes is exported times this. Pixel
+    losses and averaged weights draw a residual towards nothing.
 
     `batch`: pairs of successive crops of `crop` samples across and down, cut out of stored ones of `stored`, both
     multiples of 16; `ema`: decay of the averaged weights that are kept; `bf16`: in bfloat16 where that is safe;
@@ -53,7 +53,8 @@ class RestorerRecipe:
     pixel: float = 0.5
     steady: float = 0.2
     mesh: float = 0.0
-    strength: float = 1.0
+    luma_strength: float = 1.0
+    chroma_strength: float = 1.0
     background: float = 0.0
     face: float = 0.0
     adversarial: float = 0.1
