@@ -110,6 +110,16 @@ def test_output_is_the_pinned_one(small: Restorer) -> None:
     assert np.abs(blocks - np.array(PINNED)).mean() < 0.1
 
 
+def test_output_of_the_larger_one_is_pinned_in_all_planes() -> None:
+    i420, qp = noise(64, 48, 7)
+    restored = Restorer(find_model("fast").path).restore(i420, qp)
+    luma, chroma = (
+        after.astype(np.float64) - before for after, before in zip(planes(restored), planes(i420), strict=True)
+    )
+    assert np.abs(luma.reshape(6, 8, 8, 8).mean((1, 3)) - np.array(PINNED_FAST)).mean() < 0.1
+    assert np.abs(chroma.reshape(2, 3, 8, 4, 8).mean((2, 4)) - np.array(PINNED_FAST_CHROMA)).mean() < 0.1
+
+
 @pytest.mark.parametrize("quantiser", [34, 40])
 def test_the_coded_demo_gets_nearer_to_its_original(small: Restorer, quantiser: int) -> None:
     """Ten pictures of the demo source through x264; the last, restored, has less error than as decoded."""
@@ -122,6 +132,18 @@ def test_the_coded_demo_gets_nearer_to_its_original(small: Restorer, quantiser: 
         return float(np.mean((planes(i420)[0].astype(np.float32) - planes(frames[-1])[0]) ** 2))
 
     assert error(restored) < 0.99 * error(last.i420)
+
+
+@pytest.mark.parametrize("model", list_models("restorer"), ids=lambda model: model.name)
+@pytest.mark.parametrize("quantiser", [16, 20, 24])
+def test_what_was_coded_finely_is_left_alone(model: Any, quantiser: int) -> None:
+    """PSNR of restored to decoded luma is above 40 dB, of the sharp photograph in motion."""
+    clip = AstronautClip((640, 360))
+    frames = [clip.picture(index) for index in range(4)]
+    last = transcode(frames, np.full(grid_shape(640, 360), quantiser, np.uint8))[-1]
+    restored = Restorer(model.path, model.name).restore(last.i420, last.qp)
+    change = planes(restored)[0].astype(np.float64) - planes(last.i420)[0]
+    assert 10 * np.log10(255**2 / np.mean(change**2)) > 40
 
 
 def test_warm_up_reports_its_time(small: Restorer) -> None:
@@ -442,4 +464,16 @@ PINNED = [
     [0.5, 0.17, 0.58, 1.11, -0.08, 0.42, 1.11, 0.86],
     [-1.91, -2.11, -0.58, -0.3, -0.19, -0.23, -0.08, -0.12],
     [-0.36, 0.61, -0.02, 0.14, -0.02, 0.03, 0.0, 0.02],
+]
+PINNED_FAST = [
+    [-0.12, -0.22, 0.09, 0.41, 0.47, -0.62, 0.22, -0.02],
+    [-0.47, -0.92, 0.03, -0.08, -5.61, -3.48, -0.3, -0.38],
+    [-0.23, 0.19, 0.91, 1.11, -2.28, -0.25, 1.69, 0.48],
+    [1.27, 0.64, 1.45, 1.98, -0.62, -0.22, 2.59, 0.48],
+    [-0.25, -1.34, -0.52, -0.45, -0.11, -0.28, 0.05, 0.11],
+    [0.03, 3.39, -0.05, 0.28, 0.05, -0.27, 0.05, 0.12],
+]
+PINNED_FAST_CHROMA = [
+    [[-0.41, 0.19, -1.34, -0.23], [0.33, 0.59, 0.48, 1.23], [-2.34, -0.41, -0.2, -0.22]],
+    [[-0.12, -0.09, -1.23, -0.19], [-0.48, -0.17, -0.5, 0.02], [-1.41, -0.45, -0.34, -0.28]],
 ]
