@@ -10,6 +10,7 @@ faults are minor page faults of that thread per picture; MB is the most that was
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import json
 import os
@@ -63,6 +64,7 @@ def receive(units: list[AccessUnit], restorer: Restorer, collected: bool) -> dic
     decoder, steady = Decoder(), Steadiness()
     if not collected:
         decoder._frames.read = lambda: None  # type: ignore[method-assign]
+        gc.unfreeze()
     times: list[tuple[float, float, float]] = []
     before, most = resident_mb(), 0.0
     faults = 0

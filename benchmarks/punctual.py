@@ -24,7 +24,7 @@ def run_punctual(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def _first(main: Coroutine[Any, Any, T]) -> T:
-    if not hasattr(os, "sched_setscheduler"):
+    if not hasattr(os, "SCHED_RESET_ON_FORK"):  # Linux
         return await main
     before = os.sched_getscheduler(0), os.sched_getparam(0)
     with contextlib.suppress(PermissionError):

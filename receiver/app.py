@@ -84,7 +84,7 @@ def receive(options: ReceiveOptions, say: Callable[[str], None], ready: Callable
         receiver = Receiver(options, stack)
         stack.enter_context(_ctrl_c(receiver.end))
         say(f"Restorer: {receiver.restorer_name}.")
-        settle()  # before there is anything of a call, which would stay for good
+        settle()
         if options.metrics is not None:
             from shared.metrics import serve_metrics  # only where it is asked for
 
@@ -330,6 +330,7 @@ def _run_in_window(receiver: Receiver) -> None:
     receiver.on_over = lambda: QtCore.QMetaObject.invokeMethod(window, "close", queued)  # from any thread
     undo = let_signals_through(app)
     window.show()
+    settle()  # Qt is large
     if not receiver.over.is_set():  # a Ctrl-C from before there was a window to close
         app.exec()
     receiver.notify = None

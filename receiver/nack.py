@@ -62,6 +62,7 @@ class _Missing:
     last: float = 0.0
     given_up: bool = False
     echoed: bool = False
+    early: bool = False  # asked for on the order kept so far alone, before any round trip was known
     guessed: bool = False  # before it was seen: what comes may answer that, and says nothing of the round trip
 
 
@@ -156,7 +157,9 @@ class NackSchedule:
                 chosen.append(number)
                 continue
             if hole.tries == 0:
-                ripe = hole.behind >= _BEHIND or waited >= REORDERING or self._keeps_order
+                ripe = hole.behind >= _BEHIND or waited >= REORDERING
+                hole.early = not ripe and self._keeps_order and self.rtt is None
+                ripe = ripe or self._keeps_order
             else:
                 ripe = hole.tries < _TRIES and now - hole.last >= interval
             # The first try goes out even where it is late: without its answer no longer round trip is ever learnt.
@@ -197,6 +200,7 @@ class NackSchedule:
             return
         # Sooner than any answer: it was on its way all the time.
         by_itself = hole.tries == 0 or (self.rtt is not None and now - hole.first < self.rtt / 2)
+        by_itself = by_itself or (hole.early and self.rtt is None and now - hole.since < REORDERING)
         self._in_order = self._in_order and not by_itself
         if by_itself:
             return

@@ -141,6 +141,7 @@ class Call:
             encode_options,
             self._source.size,
             target=self._target,
+            usable=self._usable,
             even=lambda: self.control is not None and self.control.tight,
         )
         encode.figures = self.stats
@@ -184,6 +185,9 @@ class Call:
 
     def _target(self) -> float:
         return self._options.encode.bitrate if self.control is None else self.control.target
+
+    def _usable(self) -> float:
+        return self._options.encode.bitrate if self.control is None else self.control.usable
 
     def close(self) -> None:
         """End the call at the other end and here; bounded to a few seconds."""

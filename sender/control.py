@@ -71,6 +71,8 @@ class SendControl:
         self._handle: Callable[[AnyRtcpPacket], Coroutine[Any, Any, None]] = sender._handle_rtcp_packet
         self.target = self._rates.bitrate
         """What the encoder is to spend, bit/s."""
+        self.usable = self.target
+        """What it could spend if nothing were kept free for what goes again, bit/s."""
         self.estimate: float | None = None
         """What the link is believed to carry, bit/s on the wire; None while nothing speaks against the ceiling."""
         self.remb = 0
@@ -119,7 +121,8 @@ class SendControl:
 
     def _publish(self) -> None:
         rates = self._rates
-        self.target = max(self._floor, rates.bitrate * (ROOM if self._chance.recent else 1.0))
+        self.usable = rates.bitrate
+        self.target = max(self._floor, self.usable * (ROOM if self._chance.recent else 1.0))
         self.estimate, self.remb, self.rtt = rates.estimate, rates.remb, rates.rtt
         self.loss, self.wire_bitrate = rates.loss, rates.wire
         self.tight = rates.estimate is not None or self._chance.recent

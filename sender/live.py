@@ -47,7 +47,8 @@ class EncodeThread(threading.Thread):
     While `congested()` pictures are skipped before coding, which leaves the reference chain whole. Where the source
     pauses, its last picture is sent again about once a second, and at once where a keyframe is asked for. Ticks only
     ever rise. `target`: bit/s that may be spent now, by default the bitrate of the options; where it is too low for
-    all pictures at their size, fewer and smaller ones are coded. While `even()` pictures vary less in size: a large
+    all pictures at their size, fewer and smaller ones are coded; `usable`: what that is judged by, by default the
+    target. While `even()` pictures vary less in size: a large
     one holds up what follows it on a link that has no rate to spare. `clock`: monotonic seconds.
     """
 
@@ -63,12 +64,14 @@ class EncodeThread(threading.Thread):
         clock: Callable[[], float] = time.monotonic,
         target: Callable[[], float] | None = None,
         even: Callable[[], bool] = lambda: False,
+        usable: Callable[[], float] | None = None,
     ) -> None:
         super().__init__(name="encode", daemon=True)
         self._pictures, self._segmenter, self._gate = pictures, segmenter, gate
         self._deliver, self._congested, self._options = deliver, congested, options
         self._lines = JsonLines(options.stats, options.append)
         self._target, self._even = target or (lambda: options.bitrate), even
+        self._usable = usable or self._target
         self._ladder = Ladder(options.bitrate, size[0] * size[1], clock)
         self._limit = FrameLimit()
         self._encoder = self._open(size)  # before the first picture, which would wait for it
@@ -78,6 +81,7 @@ class EncodeThread(threading.Thread):
         # On `clock`:
         self._sent, self._pictures_coded = WindowedRate(_SHARE_WINDOW), WindowedRate(_SHARE_WINDOW)
         self._last_stamp = self._last_call = 0
+        self._share_told = False
         self._coded_pictures = self._keyframes = 0
         self._now = 0.0
         self._newest: Picture | None = None
@@ -174,7 +178,7 @@ class EncodeThread(threading.Thread):
 
     def _wanted(self, picture: Picture) -> bool:
         """Whether the rate is enough for this picture, too."""
-        fps = self._ladder.update(self._target()).fps
+        fps = self._ladder.update(self._usable()).fps
         return self._limit.due(picture.ticks, fps) or self._gate.pending
 
     def _code(self, picture: Picture) -> None:
@@ -195,8 +199,9 @@ class EncodeThread(threading.Thread):
         asked = self._gate.due()
 
         def coded(access_unit: bytes, keyframe: bool) -> None:
-            if keyframe or picture.ticks - self._last_stamp >= CLOCK_RATE:
-                self._last_stamp = picture.ticks
+            first = self.face_share is not None and not self._share_told
+            if keyframe or first or picture.ticks - self._last_stamp >= CLOCK_RATE:
+                self._last_stamp, self._share_told = picture.ticks, self.face_share is not None
                 access_unit = write_stamp(Stamp(picture.ticks, self.face_share)) + access_unit
             self._deliver(access_unit, picture.ticks)
 

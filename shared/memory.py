@@ -32,13 +32,12 @@ def keep_freed_memory() -> bool:
 
 
 def settle() -> None:
-    """Tell the garbage collector that what is there now stays: its full runs then take a tenth of a millisecond.
+    """Tell the garbage collector that what is there now stays: its full runs then look at what came since.
 
-    The first call in a process counts, later ones change nothing.
+    For when a program stands, and before there is anything of a call, which would stay for good.
     """
-    if not gc.get_freeze_count():
-        gc.collect()
-        gc.freeze()
+    gc.collect()
+    gc.freeze()
 
 
 class FrameCollector:
@@ -50,7 +49,8 @@ class FrameCollector:
 
     def __init__(self) -> None:
         self._read = 0
-        settle()
+        if not gc.get_freeze_count():
+            settle()
 
     def read(self) -> None:
         """Another frame's side data was read, or is about to be."""

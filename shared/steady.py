@@ -65,7 +65,7 @@ def _still(decoded: I420, last: I420) -> NDArray[np.uint8] | None:
     luma, chroma = planes(cast("NDArray[np.uint8]", change))
     still = np.ones(blocks[::-1], np.bool_)
     for plane in (luma, chroma[0], chroma[1]):
-        moved = shrunk(plane, blocks)
+        moved = shrunk(plane, blocks, exact=True)
         still &= np.maximum(moved, cv2.blur(moved, (3, 3))) <= STILL * _FRACTIONS
     if not still.any():
         return None

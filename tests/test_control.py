@@ -22,7 +22,7 @@ from aiortc.rtp import (
     pack_remb_fci,
 )
 
-from sender.control import SendControl
+from sender.control import ROOM, SendControl
 from sender.pacer import FACTOR
 from sender.rate import KeyframeGate
 from sender.track import AccessUnitTrack
@@ -127,12 +127,21 @@ async def test_where_packets_get_lost_an_answer_has_a_copy_and_new_ones_are_spac
     assert ends.control.tight
     await until(lambda: ends.again == 4)  # two answers, two copies
     assert 0.85 * 400e3 < ends.control.target < 0.94 * 400e3
+    assert ends.control.target == pytest.approx(ROOM * ends.control.usable)
     assert ends.control.retransmitted == 2
     left.clear()
     await ends.push(2)
     gaps = [later - earlier for earlier, later in pairwise(left)]
     assert max(gaps) > together / 2
     assert sum(gaps) > 5 * 1000 * 8 / (FACTOR * 400e3) * 0.8
+
+
+async def test_packets_say_when_they_left(ends: Ends) -> None:
+    """aiortc's abs-send-time, by which a request tells a loss from a guess."""
+    await ends.push(1)
+    age = ends.control._age(ends.sent[-1])
+    assert age is not None
+    assert 0 <= age < 5
 
 
 async def test_a_guess_gets_no_copy(ends: Ends) -> None:

@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 
+from sender.control import ROOM
 from sender.live import EncodeOptions, EncodeThread
 from sender.rate import KeyframeGate
 from shared.astronaut import AstronautClip
@@ -51,6 +52,7 @@ class Bench:
         self.options = options or EncodeOptions(bitrate=80e3, share=0.3, mode="exact")
         self.congested = False
         self.target: float | None = None
+        self.usable: float | None = None
         self.units: list[tuple[bytes, int]] = []
         self.clips: dict[tuple[int, int], AstronautClip] = {}
         self._asked = threading.Semaphore(0)
@@ -64,6 +66,7 @@ class Bench:
             SIZE,
             clock=lambda: self.now,
             target=lambda: self.target or self.options.bitrate,
+            usable=lambda: self.usable or self.target or self.options.bitrate,
         )
         self._in_vain = False
         get = self.pictures.get
@@ -182,6 +185,19 @@ def test_a_keyframe_is_not_left_out() -> None:
     assert times == [0, 91]
 
 
+def test_room_for_repairs_takes_no_pictures_away() -> None:
+    """A dip costs pictures; after it they come back, however much of the rate is kept free."""
+    with Bench() as bench:
+        levels = []
+        for index in range(30 * 26):
+            bench.usable = 2.5e3 if 270 <= index < 300 else 80e3
+            bench.target = ROOM * bench.usable
+            bench.feed(index)
+            levels.append(bench.thread.level)
+    assert max(levels) > 0
+    assert levels[-1] == 0
+
+
 def test_stamps_come_with_idrs_and_every_second() -> None:
     with Bench() as bench:
         for index in range(70):
@@ -189,7 +205,9 @@ def test_stamps_come_with_idrs_and_every_second() -> None:
                 bench.gate.request()
             bench.feed(index)
     stamped = {n: stamp for n, (unit, _) in enumerate(bench.units) if (stamp := read_stamp(unit)) is not None}
-    assert list(stamped) == [0, 30, 50]
+    assert list(stamped) == [0, 1, 31, 50]
+    assert stamped[0].face_share is None, "its bits are measured when it has left"
+    assert stamped[1].face_share is not None
     for index, stamp in stamped.items():
         assert stamp.ticks == START + 3000 * index
     assert stamped[50].face_share == pytest.approx(0.3, abs=0.06)

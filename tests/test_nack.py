@@ -143,6 +143,19 @@ def test_a_link_that_kept_packets_in_order_long_enough_needs_no_round_trip_first
     assert line.numbers == []
 
 
+def test_a_late_packet_before_any_round_trip_is_no_answer() -> None:
+    line = Line()
+    line.feed(*range(40), 41)
+    assert line.numbers == [[40]]
+    line.now += 0.002
+    line.feed(40)
+    assert line.schedule.rtt is None
+    assert line.schedule.recovered == 0
+    line.asked.clear()
+    line.feed(43)
+    assert line.numbers == [], "the link changes places"
+
+
 def test_where_first_tries_fail_each_has_an_echo() -> None:
     line = Line()
     line.feed(0, 2, 3)

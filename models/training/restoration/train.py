@@ -43,6 +43,8 @@ def rounds(
         raise SemcallError(
             f"crop = {recipe.crop}, stored = {recipe.stored}: both must be multiples of 16, crop the smaller one."
         )
+    if recipe.network != "fast" and (recipe.luma_strength, recipe.chroma_strength) != (1, 1):
+        raise SemcallError("luma_strength and chroma_strength are of the fast family: leave them out of the recipe.")
     fabric = fabric or launched(recipe.bf16)
     torch.set_num_threads(recipe.threads)
     clips = permissive_clips(data, "train")[: recipe.clips or None]
@@ -68,6 +70,8 @@ def rounds(
             continue
         objective = _objective(name, recipe, data, console, fabric, halve)
         about |= {f"{name}_steps": steps, f"{name}_rate": rate}
+        if name != "pixels":
+            about["views"] = True  # of the eye; earlier checkpoints had none
         batches = Batches(pairs, recipe.seed + number, recipe.batch, recipe.crop)
 
         def check(seen: nn.Module, step: int, batches: Batches = batches, objective: Objective = objective) -> None:
