@@ -189,6 +189,31 @@ async def test_reordering_costs_nothing(across: Call) -> None:
     assert across.idrs == [0]
 
 
+@link(LinkSpec(delay=TRIP, jitter=0.03))
+async def test_jitter_costs_nothing(across: Call) -> None:
+    await across.send(40)
+    assert across.clean == list(range(40))
+    assert across.idrs == [0]
+
+
+@link(LinkSpec(delay=TRIP, rate=((0.0, 2e6), (0.3, 40e3), (0.6, 2e6)), queue=5.0))
+async def test_what_waits_while_a_link_is_narrow_is_not_lost(across: Call) -> None:
+    await across.send(60)
+    assert across.relay.forward.counts.tail_dropped == 0
+    assert across.relay.forward.counts.wait(100) > 0.1
+    assert across.clean == list(range(60))
+    assert across.idrs == [0]
+
+
+@link(LinkSpec(delay=TRIP, rate=((0.0, 2e6), (0.3, 20e3), (0.8, 2e6)), queue=0.1))
+async def test_what_a_full_queue_dropped_is_mended(across: Call) -> None:
+    await across.send(100)
+    assert across.relay.forward.counts.tail_dropped > 0
+    assert across.arrived == sorted(set(across.arrived))
+    assert across.clean[-1] == 99
+    assert len(across.idrs) <= 3
+
+
 @link((LinkSpec(delay=TRIP), LinkSpec(delay=TRIP, loss=0.3, seed=3)))
 async def test_losses_on_the_way_back_alone_cost_nothing(across: Call) -> None:
     await across.send(40)
