@@ -219,8 +219,9 @@ def run(
             while soak.sent < minutes * PER_MINUTE:
                 call.pictures.put(Picture(source[index % len(source)], index * CLOCK_RATE // FPS, index))
                 index += 1
-                due += 1 / (FPS * speed)
-                pause.wait(max(0.001, start + due - time.monotonic()))
+                now = time.monotonic() - start
+                due = max(due + 1 / (FPS * speed), now)  # a machine that cannot keep up is not hurried
+                pause.wait(max(0.001, due - now))
                 call.check()
                 done = soak.sent / PER_MINUTE
                 if done * SAMPLES >= len(soak.samples) + 1:
