@@ -19,7 +19,6 @@ from models.training.manifest import permissive_clips
 from models.training.restoration.judge import as_json, definition, judge
 from models.training.restoration.pairs import EncodeClip
 from models.training.restoration.recipe import RestorerRecipe
-from shared.errors import SemcallError
 
 
 def export_restorer(
@@ -30,7 +29,7 @@ def export_restorer(
     `command`: what made it, for the card. Returns the .onnx file. Raises SemcallError when a clip cannot be read.
     """
     net = fit.averaged()
-    if (recipe.luma_strength, recipe.chroma_strength) != (1, 1):
+    if isinstance(net, FastRestorer):  # no other is let in with strengths
         strengthen(net, recipe.luma_strength, recipe.chroma_strength)
     with TemporaryDirectory() as trial:  # nothing that has no figures yet is to be taken for the result
         path = _write(net, recipe.name, Path(trial), {})
@@ -51,10 +50,8 @@ def export_restorer(
     return _write(net, recipe.name, folder, card)
 
 
-def strengthen(net: nn.Module, luma: float, chroma: float) -> None:
-    """Scale what a FastRestorer adds to its planes, in place. Raises SemcallError for another network."""
-    if not isinstance(net, FastRestorer):
-        raise SemcallError("Only the fast family's residual can be scaled: leave its strengths out of the recipe.")
+def strengthen(net: FastRestorer, luma: float, chroma: float) -> None:
+    """Scale what it adds to its planes, in place."""
     by = torch.full((net.exit.out_channels,), chroma)
     by[: SCALE * SCALE] = luma
     with torch.no_grad():
