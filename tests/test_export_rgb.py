@@ -443,13 +443,13 @@ def test_a_paper_generators_checkpoint(
     assert (apart > 1).mean() < 1e-3
 
 
-@pytest.mark.parametrize("part", ["recipe", "about"])
+@pytest.mark.parametrize(("part", "deep"), [("recipe", 0), ("about", 0), ("about", 2)])
 def test_a_fast_restorers_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], part: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], part: str, deep: int
 ) -> None:
     torch.manual_seed(1)
-    net = FastRestorer(24, 2)
-    recipe = {"channels": 24, "depth": 2, "chroma": True, "quantisers": True}
+    net = FastRestorer(24, 2, deep=deep)
+    recipe = {"channels": 24, "depth": 2, "chroma": True, "quantisers": True} | ({"deep": deep} if deep else {})
     torch.save({part: recipe, "ema": net.state_dict(), "step": 3}, tmp_path / "features.pt")
     out = tmp_path / "out"
     assert call(monkeypatch, "export", tmp_path / "features.pt", "--out", out, "--name", "quick") == 0

@@ -291,11 +291,12 @@ def test_a_discriminator_is_warmed_up_and_let_in_gently() -> None:
     assert again(restored, decoded, original)[0].item() == adversary(restored, decoded, original)[0].item()
 
 
-def test_every_part_pulls(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("deep", [0, 3])
+def test_every_part_pulls(data: Path, tmp_path: Path, deep: int) -> None:
     """Gradients reach every parameter, and a part's pull has the strength that it was given."""
     batch = Batches(prepared(data, tmp_path / "pairs"), 1, 2, 64).at(0)
     torch.manual_seed(0)
-    net = FastRestorer(24, 2)
+    net = FastRestorer(24, 2, deep=deep)
     objective = Objective(None, 1.0, 0.25)
     objective(net, batch).backward()
     assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in net.parameters())
@@ -374,8 +375,13 @@ def trained_like(**sizes: Any) -> FastRestorer:
 @pytest.mark.parametrize(("width", "height"), [(176, 144), (718, 404), (362, 402), (34, 18), (2, 2)])
 @pytest.mark.parametrize(
     "sizes",
-    [{"depth": 2, "chroma": False}, {"depth": 4}, {"channels": 24, "depth": 3, "quantisers": False}],
-    ids=["luma", "planes", "without quantisers"],
+    [
+        {"depth": 2, "chroma": False},
+        {"depth": 4},
+        {"channels": 24, "depth": 3, "quantisers": False},
+        {"channels": 24, "depth": 1, "deep": 3},
+    ],
+    ids=["luma", "planes", "without quantisers", "deep"],
 )
 def test_the_graph_computes_what_was_trained(tmp_path: Path, width: int, height: int, sizes: dict[str, Any]) -> None:
     net = trained_like(**sizes)
@@ -423,7 +429,7 @@ def test_side_effects_are_seen() -> None:
     def wrong(decoded: I420, _: Any) -> I420:
         changed = decoded.copy()
         luma, chroma = planes(changed)
-        luma[:, ::4] += 8
+        luma[:, ::8] += 16
         chroma[1] -= 2
         return changed
 
@@ -432,13 +438,31 @@ def test_side_effects_are_seen() -> None:
     found = side_effects([(i420, qp, i420)], wrong)
     assert found["colour_shift"] == 2
     assert (nothing["colour_error"], found["colour_error"]) == ([0, 0], [0, 2])
-    assert found["fine_psnr"] == pytest.approx(10 * np.log10(255**2 / (8**2 / 4)), abs=0.01)
-    for name in ("mesh_2", "mesh_4"):
+    assert found["fine_psnr"] == pytest.approx(10 * np.log10(255**2 / (16**2 / 8)), abs=0.01)
+    for name in ("mesh_2", "mesh_4", "mesh_8"):
         assert isinstance(found[name], list)
         source, decoded, restored = found[name]
         assert source == decoded
         assert restored > 5 * source
         assert nothing[name] == [source] * 3
+
+
+def test_a_deep_branch_sees_twice_as_far() -> None:
+    """What one changed sample changes: within 3x3 features each way, twice that from half the resolution."""
+    reaches = []
+    for sizes in ({"depth": 2}, {"depth": 1, "deep": 1}):
+        net = trained_like(channels=24, quantisers=False, **sizes)
+        y, uv, qp = (
+            torch.full((1, 1, 128, 128), 120.0),
+            torch.full((1, 2, 64, 64), 128.0),
+            torch.full((1, 1, 8, 8), 38.0),
+        )
+        y.requires_grad_(True)
+        net.residual(y, uv, qp)[0][0, 0, 64, 64].backward()
+        assert y.grad is not None
+        rows = torch.nonzero(y.grad[0, 0].abs().sum(1))
+        reaches.append(int(rows.max() - rows.min()) + 1)
+    assert reaches == [4 * (1 + 2 * 3), 4 * 2 * (1 + 2 * 2)]
 
 
 def test_a_strength_scales_what_is_added() -> None:

@@ -1,9 +1,9 @@
 """The fast family of restorers: what a receiver without a GPU can afford on every frame.
 
 The planes of YUV 4:2:0 go in as codes, strided convolutions take them to a quarter of luma's resolution, a few
-convolutions work there, and a residual of whole code values is added to the decoded picture (global skip, as in
-Galteri et al. 2020, section 3). The residual is scaled by the quantiser step of its macroblock: what was coded finely
-has little to mend.
+convolutions work there, others, if any, at half of that, and a residual of whole code values is added to the decoded
+picture (global skip, as in Galteri et al. 2020, section 3). The residual is scaled by the quantiser step of its
+macroblock: what was coded finely has little to mend.
 """
 
 from __future__ import annotations
@@ -33,15 +33,46 @@ def gate_codes() -> Tensor:
     return torch.round(64 * 2 ** ((torch.arange(52) - 38) / 6)).clamp(1, 128)
 
 
+def blocks(layers: nn.ModuleList, x: Tensor) -> Tensor:
+    """Convolutions in blocks of two, the last of one where they are odd, with a skip around each."""
+    start = x
+    for index, layer in enumerate(layers):
+        x = layer(x)
+        if index % 2 or index == len(layers) - 1:
+            x = start = quantise(x + start)
+    return x
+
+
+class DeepBranch(nn.Module):
+    """Convolutions at half the resolution, which see twice as far for the same work, with a skip around all of them.
+
+    `depth`: of the 3x3 convolutions, as `blocks` has them, with twice the `channels` of what comes in and out.
+    """
+
+    def __init__(self, channels: int, depth: int) -> None:
+        super().__init__()
+        self.entry = QuantConv(channels, 2 * channels, 2, stride=2, pads=(0, 1))
+        self.body = nn.ModuleList(QuantConv(2 * channels, 2 * channels, 3) for _ in range(depth))
+        self.exit = QuantConv(2 * channels, 4 * channels, 1, pads=(0, 0), zero=LINEAR_ZERO)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float [n, channels, h, w] to the same, on the features' grid of values."""
+        spread = F.pixel_shuffle(self.exit(blocks(self.body, self.entry(x))), 2)
+        return quantise(x + spread[..., : x.shape[2], : x.shape[3]])
+
+
 class FastRestorer(nn.Module):
     """Planes and quantisers to restored planes.
 
     `channels` (at least 24) and `depth`: of the 3x3 convolutions inside, in blocks of two with a skip around each;
+    `deep`: how many more come before them at half their resolution, with twice the channels (DeepBranch);
     `chroma`: mend chroma too, else it passes through; `quantisers`: tell the convolutions the quantisers (the gate
     goes by them in any case).
     """
 
-    def __init__(self, channels: int = 32, depth: int = 4, chroma: bool = True, quantisers: bool = True) -> None:
+    def __init__(
+        self, channels: int = 32, depth: int = 4, chroma: bool = True, quantisers: bool = True, deep: int = 0
+    ) -> None:
         super().__init__()
         outputs = SCALE * SCALE * 3 // 2 if chroma else SCALE * SCALE
         self.entry = QuantConv(
@@ -56,6 +87,7 @@ class FastRestorer(nn.Module):
         self.hardness = (
             QuantConv(1, channels, 1, pads=(0, 0), step_in=QP_STEP, zero=LINEAR_ZERO) if quantisers else None
         )
+        self.deep = DeepBranch(channels, deep) if deep else None
         self.body = nn.ModuleList(QuantConv(channels, channels, 3) for _ in range(depth))
         self.exit = QuantConv(channels, outputs, 3, zero=LINEAR_ZERO)
         self.register_buffer("gate", gate_codes() * GATE_STEP, persistent=False)
@@ -81,10 +113,12 @@ class FastRestorer(nn.Module):
             weight = self.entry.weight
             weight.sub_(weight.mean((1, 2, 3), keepdim=True)).mul_(2)
             weight[: len(filters)] = filters
-            for index_in_block, layer in enumerate(self.body):
+            led_around = list(self.body[1::2])
+            if self.deep is not None:
+                led_around += [*self.deep.body[1::2], self.deep.exit]
+            for layer in led_around:  # by a skip: it starts small
                 assert isinstance(layer, QuantConv)
-                if index_in_block % 2:  # what a skip leads around starts small
-                    layer.weight.mul_(0.3)
+                layer.weight.mul_(0.3)
             self.exit.weight.mul_(0.002)
 
     def residual(self, y: Tensor, uv: Tensor, qp: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,11 +134,9 @@ class FastRestorer(nn.Module):
             x = quantise(x + self.colour((uv - LUMA_ZERO) * LUMA_STEP), zero=LINEAR_ZERO)
         if self.hardness is not None:
             x = quantise(x + self.hardness((spread - QP_ZERO) * QP_STEP))
-        start = x
-        for index, layer in enumerate(self.body):
-            x = layer(x)
-            if index % 2 or index == len(self.body) - 1:
-                x = start = quantise(x + start)
+        if self.deep is not None:
+            x = self.deep(x)
+        x = blocks(self.body, x)
         gate = cast(Tensor, self.gate)[spread.long().clamp(0, 51)]
         change = self.exit(x) * gate
         luma = F.pixel_shuffle(change[:, : SCALE * SCALE], SCALE)[..., :height, :width]

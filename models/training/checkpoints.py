@@ -107,7 +107,11 @@ def _fast(state: Mapping[str, Any], name: str, options: ExportOptions) -> Export
         if "chroma" not in recipe and recipe["depth"] > 2:
             raise ValueError("a small restorer deeper than 2 is of an earlier release")
         net = FastRestorer(
-            recipe["channels"], recipe["depth"], recipe.get("chroma", False), recipe.get("quantisers", True)
+            recipe["channels"],
+            recipe["depth"],
+            recipe.get("chroma", False),
+            recipe.get("quantisers", True),
+            recipe.get("deep", 0),
         )
         net.load_state_dict(state["ema"])
     except Exception as error:  # torch raises many kinds

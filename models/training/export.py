@@ -6,6 +6,7 @@ sum into its integer kernels and no full-resolution float tensor exists. docs/re
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
+from torch import nn
 
-from models.networks.quantised import LINEAR_ZERO, QuantConv
+from models.networks.quantised import LINEAR_ZERO, STEP, QuantConv
 from models.networks.restorer import (
     GATE_STEP,
     LUMA_STEP,
@@ -64,12 +66,13 @@ def build(net: FastRestorer, name: str) -> onnx.ModelProto:
     limits = [g.constant(np.int32(value), f"qp_limit_{value}") for value in (0, 51)]
     position = g.node("Clip", [g.node("Cast", ["qp"], "qp_whole", to=TensorProto.INT32), *limits], "qp_index")
     gate = spread(g, g.node("Gather", [table, position], "gate_codes"), grid, "gate")
-    start = x
-    for index, layer in enumerate(net.body):
-        assert isinstance(layer, QuantConv)
-        x = g.feature(x, layer, f"body{index}")
-        if index % 2 or index == len(net.body) - 1:
-            x = start = g.add(x, start, f"block{index}")
+    if net.deep is not None:
+        inner = _blocks(g, net.deep.body, g.feature(x, net.deep.entry, "deep_entry"), "deep_")
+        g.feature(inner, net.deep.exit, "deep_exit")
+        spread_out = g.node("DepthToSpace", ["deep_exit_codes"], "deep_spread", blocksize=2, mode="CRD")
+        deep = g.dequantise(g.like(spread_out, f"{x}_codes", "deep_grid"), STEP, LINEAR_ZERO, "deep")
+        x = g.add(x, deep, "deep_sum")
+    x = _blocks(g, net.body, x, "")
     change = g.feature(x, net.exit, "exit")
     residual = g.node("Mul", [change, g.dequantise(gate, GATE_STEP, 0, "gate_values")], "gated")
     residual = g.quantise(residual, 1.0, 128, "residual_codes")
@@ -81,6 +84,17 @@ def build(net: FastRestorer, name: str) -> onnx.ModelProto:
         _apply(g, g.channels(residual, 0, samples, "luma_residual"), "y", SCALE)
         _apply(g, g.channels(residual, samples, samples * 3 // 2, "chroma_residual"), "uv", SCALE // 2)
     return g.model(name)
+
+
+def _blocks(g: GraphWriter, layers: Iterable[nn.Module], x: str, prefix: str) -> str:
+    """What models/networks/restorer.py's `blocks` computes, as values."""
+    start, last = x, len(body := list(layers)) - 1
+    for index, layer in enumerate(body):
+        assert isinstance(layer, QuantConv)
+        x = g.feature(x, layer, f"{prefix}body{index}")
+        if index % 2 or index == last:
+            x = start = g.add(x, start, f"{prefix}block{index}")
+    return x
 
 
 def _apply(g: GraphWriter, residual: str, plane: str, blocks: int) -> None:

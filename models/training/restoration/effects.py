@@ -27,10 +27,10 @@ def side_effects(
     `colour_shift`: largest absolute mean change of a chroma plane, code values; `colour_error`: largest absolute mean
     difference of one to the original's, of the decoded and of the restored pictures; `fine_psnr`: of restored to
     decoded luma in macroblocks of quantiser FINE_QP or less, dB (None without such, or where nothing changes);
-    `mesh_2`, `mesh_4`: `mesh` at that period of the original, the decoded and the restored pictures, means.
+    `mesh_2`, `mesh_4`, `mesh_8`: `mesh` at that period of the original, the decoded and the restored pictures, means.
     """
     shifts, wrong, errors, counts = [], [], 0.0, 0
-    meshes: dict[int, list[list[float]]] = {2: [], 4: []}
+    meshes: dict[int, list[list[float]]] = {2: [], 4: [], 8: []}
     for decoded, qp, original in pictures:
         restored = restore(decoded, qp)
         (before, colours), (after, mended) = planes(decoded), planes(restored)
@@ -56,7 +56,7 @@ def mesh(luma: NDArray[np.uint8], period: int) -> float:
     """How far a pattern of `period` samples stands out of a plane's spectrum, across or down: 1 is not at all.
 
     Power at that frequency over the median of those nearby, of rows and of columns, the greater of the two. What
-    pixel shuffling may print repeats every 2 or 4 samples.
+    pixel shuffling may print repeats every 2, 4 or 8 samples.
 
     >>> noise = np.random.default_rng(0).integers(100, 110, (128, 128)).astype(np.uint8)
     >>> printed = noise + 6 * (np.arange(128) % 4 == 0).astype(np.uint8)

@@ -55,7 +55,7 @@ def definition(data: Path) -> str:
         f"distance, higher for the others. docs/metrics.md defines them. effects: colour_shift, largest mean change "
         f"of a chroma plane (code values); colour_error, largest mean difference of one to the original's, decoded "
         f"and restored; fine_psnr, restored to decoded luma where the quantiser is at most {FINE_QP} (dB); mesh_2, "
-        f"mesh_4, how far a period of 2 or 4 samples stands out of the spectrum of the "
+        f"mesh_4, mesh_8, how far a period of so many samples stands out of the spectrum of the "
         f"original, the decoded and the restored picture (1: not at all)."
     )
 

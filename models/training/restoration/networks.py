@@ -32,7 +32,7 @@ def network(recipe: RestorerRecipe) -> nn.Module:
     Raises SemcallError for one that is not known.
     """
     if recipe.network == "fast":
-        return FastRestorer(recipe.channels, recipe.depth, recipe.chroma, recipe.quantisers)
+        return FastRestorer(recipe.channels, recipe.depth, recipe.chroma, recipe.quantisers, recipe.deep)
     if recipe.network == "paper":
         return PlanesContract(PaperGenerator(recipe.channels, recipe.blocks))
     raise SemcallError(f"There is no network {recipe.network!r}; choose fast or paper.")

@@ -47,9 +47,9 @@ Part = Callable[[Seen], Tensor]
 class Objective:
     """The loss of a round: `objective(net, batch)` for Fit.
 
-    `eye`: the feature network, None for pixels alone; `pixel`, `steady`, `mesh`: parts of its gradient's norm;
-    `parts`: more losses by name, each with its part; `adversary` likewise. Running means of norms and of what is
-    watched are its state.
+    `eye`: the feature network, None for pixels alone; `pixel`, `steady`, `mesh`: parts of its gradient's norm, the
+    last of errors that repeat every `period` samples; `parts`: more losses by name, each with its part; `adversary`
+    likewise. Running means of norms and of what is watched are its state.
     """
 
     def __init__(
@@ -60,9 +60,10 @@ class Objective:
         parts: dict[str, tuple[float, Part]] | None = None,
         adversary: tuple[float, Adversary] | None = None,
         mesh: float = 0.0,
+        period: int = 4,
     ) -> None:
         self._eye, self._pixel, self._steady, self._mesh = eye, pixel, steady, mesh
-        self._parts, self._adversary = parts or {}, adversary
+        self._parts, self._adversary, self._period = parts or {}, adversary, period
         self._knee = PIXEL_KNEE if eye is None else FEATURE_KNEE
         self.seen: dict[str, float] = {}
         """Running means of what is watched."""
@@ -103,7 +104,9 @@ class Objective:
         if self._steady:
             pulls.append(self._weighed("unsteady", self._steady * base, _unsteady(leaves[0], crops), leaves))
         if self._mesh:
-            pulls.append(self._weighed("mesh", self._mesh * base, printed(leaves[0], crops.true_y), leaves))
+            pulls.append(
+                self._weighed("mesh", self._mesh * base, printed(leaves[0], crops.true_y, self._period), leaves)
+            )
         self._calls += 1
         self._track("l1", float((leaves[0].detach() - crops.true_y).abs().mean()))
         self._track("l1 before", float((crops.y - crops.true_y).abs().mean()))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RestorerRecipe:
-    """`network`: "fast" (FastRestorer, of `channels`, `depth`, `chroma`, `quantisers`) or "paper" (PaperGenerator, of
-    `channels` and `blocks`).
+    """`network`: "fast" (FastRestorer, of `channels`, `depth`, `deep`, `chroma`, `quantisers`) or "paper"
+    (PaperGenerator, of `channels` and `blocks`).
 
     Rounds follow each other, each from the averaged weights of the one before, a round of 0 steps is left out:
     `pixel_steps` learn from pixels alone, which is several times as fast, and features alone hardly move a fresh
@@ -38,6 +38,7 @@ class RestorerRecipe:
     network: str = "fast"
     channels: int = 32
     depth: int = 4
+    deep: int = 0
     blocks: int = 15
     chroma: bool = True
     quantisers: bool = True

@@ -15,6 +15,7 @@ from torch import nn
 
 from models.networks.backbones import choose
 from models.networks.features import SQUEEZENET, SqueezeNet
+from models.networks.restorer import SCALE
 from models.training.fit import Fit, launched
 from models.training.losses import background_loss, face_loss
 from models.training.manifest import permissive_clips
@@ -124,14 +125,15 @@ def _objective(
             rival = Adversary(net=judge, halve=halve, fabric=fabric)
         adversary = recipe.adversarial, rival
     eye = SqueezeNet(weights / SQUEEZENET).to(fabric.device)
-    return Objective(eye, recipe.pixel, recipe.steady, parts, adversary, recipe.mesh)
+    period = 2 * SCALE if recipe.deep else SCALE
+    return Objective(eye, recipe.pixel, recipe.steady, parts, adversary, recipe.mesh, period)
 
 
 _BINDING = ("name", "seed", "channels", "pixel", "steady", "background", "face", "batch", "crop", "ema", "clips",
             "codings", "seconds")  # fmt: skip
 """What a run may not change and go on."""
 _OF_NETWORK = {"fast": ("depth", "chroma", "quantisers"), "paper": ("blocks",)}
-_LATER = ("stored", "halve_epochs", "momentum", "adversarial", "mesh")
+_LATER = ("stored", "halve_epochs", "momentum", "adversarial", "mesh", "deep")
 """The same, of entries that earlier checkpoints lack: they bind where they are not what they were then."""
 _SHEET = 1000  # other crops than those of any round's first steps
 _PIXEL_STEADY = 0.2  # `steady` of the round of pixels: what flickers comes with the features
