@@ -53,8 +53,7 @@ class RateTarget:
         self._ceiling, self._floor, self._clock = ceiling, floor, clock
         self._fresh, self._again = SentLog(), SentLog()  # new packets and retransmissions
         self._nacked: deque[tuple[float, int]] = deque()
-        self._losses: deque[tuple[float, float]] = deque()
-        self._reports: deque[tuple[float, float]] = deque()  # as `_losses`, of a longer time
+        self._reports: deque[tuple[float, float]] = deque()  # (when, fraction lost)
         self._trips: deque[tuple[float, float]] = deque()  # (when, seconds), of ever longer ones
         self._last: deque[tuple[float, float]] = deque(maxlen=2)  # (when, seconds)
         self._knee: float | None = None  # on the wire, what was too much last
@@ -80,7 +79,7 @@ class RateTarget:
     def loss(self) -> float | None:
         """Fraction lost in the reports of the last seconds, 0..1; None without any."""
         since = self._clock() - LOSS_SPAN
-        recent = [lost for when, lost in self._losses if when >= since]
+        recent = [lost for when, lost in self._reports if when >= since]
         return sum(recent) / len(recent) if recent else None
 
     @property
@@ -145,12 +144,11 @@ class RateTarget:
     def reported(self, lost: float, round_trip: float | None = None) -> None:
         """A receiver report: fraction lost since the last one, 0..1, and the round trip in seconds if it tells."""
         now = self._clock()
-        self._losses.append((now, lost))
         self._reports.append((now, lost))
-        while self._losses[0][0] < now - LOSS_SPAN:
-            self._losses.popleft()
+        while self._reports[0][0] < now - USUAL:
+            self._reports.popleft()
         self._heard(now, round_trip)
-        since = [fraction for when, fraction in self._losses if when > self._changed]
+        since = [part for when, part in self._reports if when >= now - LOSS_SPAN and when > self._changed]
         if len(since) > 1 and (usual := statistics.median_low(since)) > HEAVY_LOSS:  # one alone may tell of an outage
             self._step_down(self._current(now) * (1 - usual / 2), None)
 
@@ -227,8 +225,8 @@ class RateTarget:
 
     def _may_grow(self, now: float) -> bool:
         held = now - self._changed < HOLD or now < self._paused_until
-        if self._losses and now - self._losses[-1][0] < LOSS_SPAN:
-            held |= self._losses[-1][1] > HEAVY_LOSS
+        if self._reports and now - self._reports[-1][0] < LOSS_SPAN:
+            held |= self._reports[-1][1] > HEAVY_LOSS
         return not held and self._queue(now) < QUEUE_NOTICED
 
     def _queue(self, now: float) -> float:

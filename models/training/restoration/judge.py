@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from models.evaluation.study.coding import Encode, code, stats_path
-from models.evaluation.study.measure import JUDGED, WINDOW, decoded, judged, measure
-from models.evaluation.study.metrics import open_metrics
+from models.evaluation.study.coding import Encode, code, read_masks, stats_path
+from models.evaluation.study.measure import JUDGED, WINDOW, decoded, face_box, judged, measure
+from models.evaluation.study.metrics import Metrics, open_metrics
 from models.evaluation.study.pictures import draw_sheet
 from models.evaluation.study.protocol import target_kbps
 from models.training.manifest import TrainingClip
 from models.training.restoration.effects import FINE_QP, side_effects
 from shared.clips import Clip
 from shared.lines import read_lines
-from shared.picture import I420
+from shared.picture import I420, bgr_from_i420, size_of
 from shared.restorer import Restorer
 
 CODINGS = ((400, 15), (400, 0), (200, 15))
@@ -41,7 +41,7 @@ class Judged:
     face: dict[str, list[float | None]]
     frame: dict[str, list[float | None]]
     effects: dict[str, float | list[float] | None]
-    """See `side_effects`."""
+    """See `side_effects`; and `brisque_original`, of the original's faces and frames: what BRISQUE may fall to."""
 
 
 def definition(data: Path) -> str:
@@ -56,7 +56,8 @@ def definition(data: Path) -> str:
         f"of a chroma plane (code values); colour_error, largest mean difference of one to the original's, decoded "
         f"and restored; fine_psnr, restored to decoded luma where the quantiser is at most {FINE_QP} (dB); mesh_2, "
         f"mesh_4, mesh_8, how far a period of so many samples stands out of the spectrum of the "
-        f"original, the decoded and the restored picture (1: not at all)."
+        f"original, the decoded and the restored picture (1: not at all); brisque_original, of the original's faces "
+        f"and frames."
     )
 
 
@@ -81,7 +82,7 @@ def judge(
         figures = measure(clip.path, coded, metrics, {_DECODED: None, model.stem: model})
         sides = (figures[_DECODED], figures[model.stem])
         face, frame = (_paired(sides, part) for part in ("face", "frame"))
-        effects = side_effects(_pictures(clip, coded), restorer.restore)
+        effects = side_effects(_pictures(clip, coded), restorer.restore) | _goal(clip, coded, metrics)
         found.append(Judged(clip.name, kbps, share, face, frame, effects))
         if (kbps, share) == codings[0]:
             plain = _coded(clip, kbps, 0, folder, encode)
@@ -107,6 +108,19 @@ def _pictures(clip: TrainingClip, coded: Path) -> Iterator[tuple[I420, NDArray[n
     originals = dict(Clip(clip.path).pictures(set(wanted)))
     for number, (i420, qp) in decoded(coded, wanted).items():
         yield i420, qp, originals[number]
+
+
+def _goal(clip: TrainingClip, coded: Path, metrics: Metrics) -> dict[str, list[float] | None]:
+    """`brisque_original` of the judged pictures; None where there is no BRISQUE or no face."""
+    masks = read_masks(stats_path(coded))
+    found: list[tuple[float, float]] = []
+    for number, original in Clip(clip.path).pictures(set(judged(len(masks)))):
+        box = face_box(masks[number], *size_of(original))
+        if metrics.brisque is not None and box is not None:
+            bgr = bgr_from_i420(original)
+            face = np.ascontiguousarray(bgr[box[1] : box[3], box[0] : box[2]])
+            found.append((metrics.brisque(face), metrics.brisque(bgr)))
+    return {"brisque_original": [round(float(part), 1) for part in np.mean(found, 0)] if found else None}
 
 
 def _coded(clip: TrainingClip, kbps: int, share: int, folder: Path, encode: Encode) -> Path:
