@@ -53,7 +53,7 @@ class RateTarget:
         self._ceiling, self._floor, self._clock = ceiling, floor, clock
         self._fresh, self._again = SentLog(), SentLog()  # new packets and retransmissions
         self._nacked: deque[tuple[float, int]] = deque()
-        self._reports: deque[tuple[float, float]] = deque()  # (when, fraction lost)
+        self._reports: deque[tuple[float, float]] = deque()  # (when, fraction lost), of USUAL, the longer span
         self._trips: deque[tuple[float, float]] = deque()  # (when, seconds), of ever longer ones
         self._last: deque[tuple[float, float]] = deque(maxlen=2)  # (when, seconds)
         self._knee: float | None = None  # on the wire, what was too much last

@@ -214,7 +214,10 @@ def test_a_printed_mesh_by_hand() -> None:
     mesh = torch.zeros(1, 1, 96, 96)
     mesh[..., ::4, :] = 1
     assert scalar(losses.printed(original + mesh, original)) == pytest.approx(3 / 8, rel=1e-3)
-    assert scalar(losses.printed(original + mesh, original, 8)) == pytest.approx(3 / 8, rel=1e-3)
+    rare = torch.zeros(1, 1, 96, 96)
+    rare[..., ::8, :] = 1
+    assert scalar(losses.printed(original + rare, original, 8)) == pytest.approx(2 * 7 / 8 / 8, rel=1e-3)
+    assert scalar(losses.printed(original + rare, original, 4)) == pytest.approx(3 / 16, rel=1e-3)
     assert scalar(losses.printed(original + 5, original)) == pytest.approx(0, abs=1e-4)
 
 

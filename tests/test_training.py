@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from models.evaluation.study.metrics import Metrics
 from models.registry import find_model
 from sender.offline import encode_at
 from sender.parser import FaceOptions
+from shared.clips import Clip
 from shared.errors import SemcallError
 from shared.grid import grid_shape
 from shared.picture import I420, planes
@@ -379,7 +381,7 @@ def trained_like(**sizes: Any) -> FastRestorer:
         {"depth": 2, "chroma": False},
         {"depth": 4},
         {"channels": 24, "depth": 3, "quantisers": False},
-        {"channels": 24, "depth": 1, "deep": 3},
+        {"channels": 24, "depth": 1, "deep": 3, "quantisers": False},
     ],
     ids=["luma", "planes", "without quantisers", "deep"],
 )
@@ -420,6 +422,25 @@ def test_train_restorer_exports_judges_and_writes_a_card(
     assert Restorer(path).restore(i420, np.full((3, 4), 30, np.uint8)).shape == (72, 64)
 
 
+def test_a_card_says_what_brisque_the_original_has(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of faces where there are any, of frames in any case, and of neither where it cannot be told."""
+    monkeypatch.setattr(judge, "SECONDS", 1.0)
+    (clip,) = permissive_clips(data, "val")
+    coded = judge._coded(clip, 400, 15, tmp_path, ENCODE)
+
+    def said(brisque: Any, box: Any) -> dict[str, Any]:
+        monkeypatch.setattr(judge, "face_box", lambda *_: box)
+        return judge._brisque_of_originals(clip, coded, Metrics({}, {}, brisque, None, None))
+
+    height = Clip(clip.path).size[1]
+    assert said(None, None) == {}
+    assert said(lambda bgr: float(len(bgr)), (0, 8, 16, 20)) == {"brisque_original": [12, height]}
+    assert said(lambda bgr: float(len(bgr)), None) == {"brisque_original": [None, height]}
+    assert said(lambda _: float("nan"), None) == {"brisque_original": [None, None]}
+
+
 def test_side_effects_are_seen() -> None:
     """Of what changes nothing; of what shifts a colour, prints a mesh and changes what was coded finely."""
     (i420,) = moving(192, 128, 1, blur=3)
@@ -447,8 +468,8 @@ def test_side_effects_are_seen() -> None:
         assert nothing[name] == [source] * 3
 
 
-def test_a_deep_branch_sees_twice_as_far() -> None:
-    """What one changed sample changes: within 3x3 features each way, twice that from half the resolution."""
+def test_a_deep_branch_sees_further() -> None:
+    """How far a sample looks: 3x3 features at each convolution, 3x3 pairs of them at half the resolution."""
     reaches = []
     for sizes in ({"depth": 2}, {"depth": 1, "deep": 1}):
         net = trained_like(channels=24, quantisers=False, **sizes)
@@ -582,6 +603,9 @@ def test_unfit_sizes_and_networks_are_refused(data: Path, tmp_path: Path) -> Non
         begin(network="unet")
     with pytest.raises(SemcallError, match="leave them out of the recipe"):
         begin(luma_strength=1.2)
+    for change in ({"deep": 2}, {"network": "fast", "deep": -1}):
+        with pytest.raises(SemcallError, match=r"deep = -?\d: a number of convolutions, 0 or more"):
+            begin(**change)
     with pytest.raises(SemcallError, match="holds crops of 64 samples, not 128: use another output directory"):
         begin(stored=128)
 

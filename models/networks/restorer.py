@@ -1,4 +1,4 @@
-"""The fast family of restorers: what a receiver without a GPU can afford on every frame.
+"""The fast family of restorers: 8-bit convolutions on planes, at a quarter of the resolution and below.
 
 The planes of YUV 4:2:0 go in as codes, strided convolutions take them to a quarter of luma's resolution, a few
 convolutions work there, others, if any, at half of that, and a residual of whole code values is added to the decoded
@@ -33,7 +33,7 @@ def gate_codes() -> Tensor:
     return torch.round(64 * 2 ** ((torch.arange(52) - 38) / 6)).clamp(1, 128)
 
 
-def blocks(layers: nn.ModuleList, x: Tensor) -> Tensor:
+def through_blocks(layers: nn.ModuleList, x: Tensor) -> Tensor:
     """Convolutions in blocks of two, the last of one where they are odd, with a skip around each."""
     start = x
     for index, layer in enumerate(layers):
@@ -44,9 +44,9 @@ def blocks(layers: nn.ModuleList, x: Tensor) -> Tensor:
 
 
 class DeepBranch(nn.Module):
-    """Convolutions at half the resolution, which see twice as far for the same work, with a skip around all of them.
+    """Convolutions at half the resolution: each sees twice as far for as many multiplications; a skip around them.
 
-    `depth`: of the 3x3 convolutions, as `blocks` has them, with twice the `channels` of what comes in and out.
+    `depth`: of the 3x3 convolutions, as `through_blocks` has them, with twice the `channels` of what comes and goes.
     """
 
     def __init__(self, channels: int, depth: int) -> None:
@@ -57,7 +57,7 @@ class DeepBranch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float [n, channels, h, w] to the same, on the features' grid of values."""
-        spread = F.pixel_shuffle(self.exit(blocks(self.body, self.entry(x))), 2)
+        spread = F.pixel_shuffle(self.exit(through_blocks(self.body, self.entry(x))), 2)
         return quantise(x + spread[..., : x.shape[2], : x.shape[3]])
 
 
@@ -136,7 +136,7 @@ class FastRestorer(nn.Module):
             x = quantise(x + self.hardness((spread - QP_ZERO) * QP_STEP))
         if self.deep is not None:
             x = self.deep(x)
-        x = blocks(self.body, x)
+        x = through_blocks(self.body, x)
         gate = cast(Tensor, self.gate)[spread.long().clamp(0, 51)]
         change = self.exit(x) * gate
         luma = F.pixel_shuffle(change[:, : SCALE * SCALE], SCALE)[..., :height, :width]

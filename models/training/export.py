@@ -87,7 +87,7 @@ def build(net: FastRestorer, name: str) -> onnx.ModelProto:
 
 
 def _blocks(g: GraphWriter, layers: Iterable[nn.Module], x: str, prefix: str) -> str:
-    """What models/networks/restorer.py's `blocks` computes, as values."""
+    """What models/networks/restorer.py's `through_blocks` computes, as values."""
     start, last = x, len(body := list(layers)) - 1
     for index, layer in enumerate(body):
         assert isinstance(layer, QuantConv)

@@ -17,6 +17,7 @@ from models.evaluation.study.measure import JUDGED, WINDOW, decoded, face_box, j
 from models.evaluation.study.metrics import Metrics, open_metrics
 from models.evaluation.study.pictures import draw_sheet
 from models.evaluation.study.protocol import target_kbps
+from models.evaluation.study.results import mean_known
 from models.training.manifest import TrainingClip
 from models.training.restoration.effects import FINE_QP, side_effects
 from shared.clips import Clip
@@ -40,7 +41,7 @@ class Judged:
     share: int
     face: dict[str, list[float | None]]
     frame: dict[str, list[float | None]]
-    effects: dict[str, float | list[float] | None]
+    effects: Mapping[str, float | Sequence[float | None] | None]
     """See `side_effects`; and `brisque_original`, of the original's faces and frames: what BRISQUE may fall to."""
 
 
@@ -82,7 +83,7 @@ def judge(
         figures = measure(clip.path, coded, metrics, {_DECODED: None, model.stem: model})
         sides = (figures[_DECODED], figures[model.stem])
         face, frame = (_paired(sides, part) for part in ("face", "frame"))
-        effects = side_effects(_pictures(clip, coded), restorer.restore) | _goal(clip, coded, metrics)
+        effects = side_effects(_pictures(clip, coded), restorer.restore) | _brisque_of_originals(clip, coded, metrics)
         found.append(Judged(clip.name, kbps, share, face, frame, effects))
         if (kbps, share) == codings[0]:
             plain = _coded(clip, kbps, 0, folder, encode)
@@ -110,17 +111,18 @@ def _pictures(clip: TrainingClip, coded: Path) -> Iterator[tuple[I420, NDArray[n
         yield i420, qp, originals[number]
 
 
-def _goal(clip: TrainingClip, coded: Path, metrics: Metrics) -> dict[str, list[float] | None]:
-    """`brisque_original` of the judged pictures; None where there is no BRISQUE or no face."""
+def _brisque_of_originals(clip: TrainingClip, coded: Path, metrics: Metrics) -> dict[str, list[float | None]]:
+    """`brisque_original`, of faces and frames of the judged pictures; nothing where there is no BRISQUE."""
+    if metrics.brisque is None:
+        return {}
     masks = read_masks(stats_path(coded))
-    found: list[tuple[float, float]] = []
+    faces, frames = [], []
     for number, original in Clip(clip.path).pictures(set(judged(len(masks)))):
-        box = face_box(masks[number], *size_of(original))
-        if metrics.brisque is not None and box is not None:
-            bgr = bgr_from_i420(original)
-            face = np.ascontiguousarray(bgr[box[1] : box[3], box[0] : box[2]])
-            found.append((metrics.brisque(face), metrics.brisque(bgr)))
-    return {"brisque_original": [round(float(part), 1) for part in np.mean(found, 0)] if found else None}
+        bgr, box = bgr_from_i420(original), face_box(masks[number], *size_of(original))
+        frames.append(metrics.brisque(bgr))
+        if box is not None:
+            faces.append(metrics.brisque(np.ascontiguousarray(bgr[box[1] : box[3], box[0] : box[2]])))
+    return {"brisque_original": [_rounded(mean_known(part), _DIGITS["brisque"]) for part in (faces, frames)]}
 
 
 def _coded(clip: TrainingClip, kbps: int, share: int, folder: Path, encode: Encode) -> Path:

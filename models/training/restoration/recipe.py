@@ -10,6 +10,8 @@ class RestorerRecipe:
     """`network`: "fast" (FastRestorer, of `channels`, `depth`, `deep`, `chroma`, `quantisers`) or "paper"
     (PaperGenerator, of `channels` and `blocks`).
 
+    `deep`, the convolutions at an eighth of the resolution: 0 in what ships so far.
+
     Rounds follow each other, each from the averaged weights of the one before, a round of 0 steps is left out:
     `pixel_steps` learn from pixels alone, which is several times as fast, and features alone hardly move a fresh
     network; `feature_steps` through a feature network; `adversarial_steps` with a discriminator besides. `rate`,

@@ -46,6 +46,8 @@ def rounds(
         )
     if recipe.network != "fast" and (recipe.luma_strength, recipe.chroma_strength) != (1, 1):
         raise SemcallError("luma_strength and chroma_strength are of the fast family: leave them out of the recipe.")
+    if recipe.deep < 0 or (recipe.deep and recipe.network != "fast"):
+        raise SemcallError(f"deep = {recipe.deep}: a number of convolutions, 0 or more, of the fast family alone.")
     fabric = fabric or launched(recipe.bf16)
     torch.set_num_threads(recipe.threads)
     clips = permissive_clips(data, "train")[: recipe.clips or None]
