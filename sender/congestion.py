@@ -78,8 +78,7 @@ class RateTarget:
     @property
     def loss(self) -> float | None:
         """Fraction lost in the reports of the last seconds, 0..1; None without any."""
-        since = self._clock() - LOSS_SPAN
-        recent = [lost for when, lost in self._reports if when >= since]
+        recent = self._lost_within(LOSS_SPAN)
         return sum(recent) / len(recent) if recent else None
 
     @property
@@ -219,9 +218,13 @@ class RateTarget:
 
     def _usual(self) -> float:
         """Fraction that the link loses by chance, as far as reports tell: the median of the last ones."""
-        while self._reports and self._reports[0][0] < self._clock() - USUAL:
-            self._reports.popleft()
-        return statistics.median_low(lost for _, lost in self._reports) if len(self._reports) >= USUAL_LEAST else 0.0
+        recent = self._lost_within(USUAL)
+        return statistics.median_low(recent) if len(recent) >= USUAL_LEAST else 0.0
+
+    def _lost_within(self, span: float) -> list[float]:
+        """Fractions lost in the reports of the last seconds, at most USUAL of them."""
+        since = self._clock() - span
+        return [lost for when, lost in self._reports if when >= since]
 
     def _may_grow(self, now: float) -> bool:
         held = now - self._changed < HOLD or now < self._paused_until

@@ -429,10 +429,11 @@ def test_a_card_says_what_brisque_the_original_has(
     monkeypatch.setattr(judge, "SECONDS", 1.0)
     (clip,) = permissive_clips(data, "val")
     coded = judge._coded(clip, 400, 15, tmp_path, ENCODE)
+    originals = judge._originals(clip, coded)
 
     def said(brisque: Any, box: Any) -> dict[str, Any]:
         monkeypatch.setattr(judge, "face_box", lambda *_: box)
-        return judge._brisque_of_originals(clip, coded, Metrics({}, {}, brisque, None, None))
+        return judge._brisque_of_originals(originals, coded, Metrics({}, {}, brisque, None, None))
 
     height = Clip(clip.path).size[1]
     assert said(None, None) == {}

@@ -69,9 +69,7 @@ def build(net: FastRestorer, name: str) -> onnx.ModelProto:
     if net.deep is not None:
         inner = _blocks(g, net.deep.body, g.feature(x, net.deep.entry, "deep_entry"), "deep_")
         g.feature(inner, net.deep.exit, "deep_exit")
-        spread_out = g.node("DepthToSpace", ["deep_exit_codes"], "deep_spread", blocksize=2, mode="CRD")
-        deep = g.dequantise(g.like(spread_out, f"{x}_codes", "deep_grid"), STEP, LINEAR_ZERO, "deep")
-        x = g.add(x, deep, "deep_sum")
+        x = g.add(x, _enlarged(g, "deep_exit_codes", 2, f"{x}_codes", STEP, LINEAR_ZERO, "deep"), "deep_sum")
     x = _blocks(g, net.body, x, "")
     change = g.feature(x, net.exit, "exit")
     residual = g.node("Mul", [change, g.dequantise(gate, GATE_STEP, 0, "gate_values")], "gated")
@@ -97,10 +95,15 @@ def _blocks(g: GraphWriter, layers: Iterable[nn.Module], x: str, prefix: str) ->
     return x
 
 
+def _enlarged(g: GraphWriter, codes: str, blocks: int, model: str, step: float, zero: int, name: str) -> str:
+    """Channels of `codes` spread over squares of `blocks`, cut to the size of `model`, as values."""
+    spread_out = g.node("DepthToSpace", [codes], f"{name}_spread", blocksize=blocks, mode="CRD")
+    return g.dequantise(g.like(spread_out, model, f"{name}_grid"), step, zero, name)
+
+
 def _apply(g: GraphWriter, residual: str, plane: str, blocks: int) -> None:
     """Spread residual codes over a plane and add them: the plane's output."""
-    spread_out = g.node("DepthToSpace", [residual], f"{plane}_residual_spread", blocksize=blocks, mode="CRD")
-    values = g.dequantise(g.like(spread_out, plane, f"{plane}_residual_grid"), 1.0, 128, f"{plane}_residual")
+    values = _enlarged(g, residual, blocks, plane, 1.0, 128, f"{plane}_residual")
     total = g.node("Add", [g.dequantise(plane, 1.0, 0, f"{plane}_whole"), values], f"{plane}_total")
     g.quantise(total, 1.0, 0, f"{plane}_out")
 

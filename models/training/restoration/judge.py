@@ -81,9 +81,11 @@ def judge(
     for clip, kbps, share in track(pieces, description=f"judging {model.stem}"):
         coded = _coded(clip, kbps, share, folder, encode)
         figures = measure(clip.path, coded, metrics, {_DECODED: None, model.stem: model})
-        sides = (figures[_DECODED], figures[model.stem])
-        face, frame = (_paired(sides, part) for part in ("face", "frame"))
-        effects = side_effects(_pictures(clip, coded), restorer.restore) | _brisque_of_originals(clip, coded, metrics)
+        both = (figures[_DECODED], figures[model.stem])
+        face, frame = (_paired(both, part) for part in ("face", "frame"))
+        originals = _originals(clip, coded)
+        sides = side_effects(_pictures(originals, coded), restorer.restore)
+        effects = sides | _brisque_of_originals(originals, coded, metrics)
         found.append(Judged(clip.name, kbps, share, face, frame, effects))
         if (kbps, share) == codings[0]:
             plain = _coded(clip, kbps, 0, folder, encode)
@@ -103,21 +105,26 @@ def as_json(results: Sequence[Judged]) -> list[dict[str, Any]]:
     return [asdict(one) for one in results]
 
 
-def _pictures(clip: TrainingClip, coded: Path) -> Iterator[tuple[I420, NDArray[np.uint8], I420]]:
+def _originals(clip: TrainingClip, coded: Path) -> dict[int, I420]:
+    """The judged pictures of a clip as they were, by number."""
+    return dict(Clip(clip.path).pictures(set(judged(len(read_lines(stats_path(coded)))))))
+
+
+def _pictures(originals: Mapping[int, I420], coded: Path) -> Iterator[tuple[I420, NDArray[np.uint8], I420]]:
     """Judged pictures as decoded, their quantisers, and the originals."""
-    wanted = frozenset(judged(len(read_lines(stats_path(coded)))))
-    originals = dict(Clip(clip.path).pictures(set(wanted)))
-    for number, (i420, qp) in decoded(coded, wanted).items():
+    for number, (i420, qp) in decoded(coded, frozenset(originals)).items():
         yield i420, qp, originals[number]
 
 
-def _brisque_of_originals(clip: TrainingClip, coded: Path, metrics: Metrics) -> dict[str, list[float | None]]:
+def _brisque_of_originals(
+    originals: Mapping[int, I420], coded: Path, metrics: Metrics
+) -> dict[str, list[float | None]]:
     """`brisque_original`, of faces and frames of the judged pictures; nothing where there is no BRISQUE."""
     if metrics.brisque is None:
         return {}
     masks = read_masks(stats_path(coded))
     faces, frames = [], []
-    for number, original in Clip(clip.path).pictures(set(judged(len(masks)))):
+    for number, original in originals.items():
         bgr, box = bgr_from_i420(original), face_box(masks[number], *size_of(original))
         frames.append(metrics.brisque(bgr))
         if box is not None:
