@@ -27,16 +27,27 @@ MODES = ("process", "cores", "cluster")
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """Of a real cluster: a scheduler here and two worker processes."""
+def cluster() -> Iterator[Any]:
+    """A real cluster: a scheduler here and two worker processes."""
     dask: Any = pytest.importorskip("dask.distributed")
     with (
         importlib.import_module("dask.config").set({"distributed.scheduler.allowed-failures": 0}),
         dask.LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-        ) as cluster,
+            n_workers=2,
+            threads_per_worker=1,
+            memory_limit=None,  # else each gets its cores' part of the machine's, and pauses near that
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+        ) as running,
     ):
-        yield cluster.scheduler_address
+        yield running
+
+
+@pytest.fixture
+def address(cluster: Any) -> str:
+    """Of the cluster, with both workers there: an earlier test may have cost one of them a restart."""
+    cluster.wait_for_workers(2, timeout=60)
+    return str(cluster.scheduler_address)
 
 
 @pytest.fixture(params=MODES)

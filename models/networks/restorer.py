@@ -56,9 +56,9 @@ class DeepBranch(nn.Module):
         self.exit = QuantConv(2 * channels, 4 * channels, 1, pads=(0, 0), zero=LINEAR_ZERO)
 
     def forward(self, x: Tensor) -> Tensor:
-        """float [n, channels, h, w] to the same, on the features' grid of values."""
+        """float [n, channels, h, w] to the same, not rectified: what comes is sums of samples, dark ones below 0."""
         spread = F.pixel_shuffle(self.exit(through_blocks(self.body, self.entry(x))), 2)
-        return quantise(x + spread[..., : x.shape[2], : x.shape[3]])
+        return quantise(x + spread[..., : x.shape[2], : x.shape[3]], zero=LINEAR_ZERO)
 
 
 class FastRestorer(nn.Module):

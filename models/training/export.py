@@ -69,7 +69,9 @@ def build(net: FastRestorer, name: str) -> onnx.ModelProto:
     if net.deep is not None:
         inner = _blocks(g, net.deep.body, g.feature(x, net.deep.entry, "deep_entry"), "deep_")
         g.feature(inner, net.deep.exit, "deep_exit")
-        x = g.add(x, _enlarged(g, "deep_exit_codes", 2, f"{x}_codes", STEP, LINEAR_ZERO, "deep"), "deep_sum")
+        x = g.add(
+            x, _enlarged(g, "deep_exit_codes", 2, f"{x}_codes", STEP, LINEAR_ZERO, "deep"), "deep_sum", LINEAR_ZERO
+        )
     x = _blocks(g, net.body, x, "")
     change = g.feature(x, net.exit, "exit")
     residual = g.node("Mul", [change, g.dequantise(gate, GATE_STEP, 0, "gate_values")], "gated")

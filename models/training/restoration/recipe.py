@@ -8,7 +8,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class RestorerRecipe:
     """`network`: "fast" (FastRestorer, of `channels`, `depth`, `deep`, `chroma`, `quantisers`) or "paper"
-    (PaperGenerator, of `channels` and `blocks`).
+    (PaperGenerator, of `channels` and `blocks`). `start`: the ONNX file of an earlier restorer of the fast family, of
+    the same sizes or without `deep`, whose weights the first round begins with ("": fresh ones).
 
     `deep`, the convolutions at an eighth of the resolution: 0 in what ships so far.
 
@@ -38,6 +39,7 @@ class RestorerRecipe:
     name: str = "fast"
     seed: int = 1
     network: str = "fast"
+    start: str = ""
     channels: int = 32
     depth: int = 4
     deep: int = 0

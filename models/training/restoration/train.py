@@ -15,7 +15,7 @@ from torch import nn
 
 from models.networks.backbones import choose
 from models.networks.features import SQUEEZENET, SqueezeNet
-from models.networks.restorer import SCALE
+from models.networks.restorer import SCALE, FastRestorer
 from models.training.fit import Fit, launched
 from models.training.losses import background_loss, face_loss
 from models.training.manifest import permissive_clips
@@ -28,6 +28,7 @@ from models.training.restoration.objective import Objective, Part
 from models.training.restoration.pairs import EncodeClip, load, prepare
 from models.training.restoration.recipe import RestorerRecipe
 from models.training.restoration.sheets import Sheet
+from models.training.restoration.start import load_restorer
 from models.training.restoration.units import check_units
 from shared.errors import SemcallError
 from shared.grid import MACROBLOCK
@@ -58,6 +59,10 @@ def rounds(
     pairs = load(files, recipe.stored)
     torch.manual_seed(recipe.seed)
     net = network(recipe)
+    if recipe.start:
+        if not isinstance(net, FastRestorer):
+            raise SemcallError(f"start = {recipe.start!r} is of the fast family: leave it out of the recipe.")
+        load_restorer(net, Path(recipe.start))
     sheet = Sheet(pairs, recipe.seed + _SHEET)
     epoch = max(1, len(pairs.clip) // (recipe.batch * fabric.world_size))
     halve = (recipe.halve_epochs * epoch,) * 2 if recipe.halve_epochs else None
@@ -135,7 +140,7 @@ _BINDING = ("name", "seed", "channels", "pixel", "steady", "background", "face",
             "codings", "seconds")  # fmt: skip
 """What a run may not change and go on."""
 _OF_NETWORK = {"fast": ("depth", "chroma", "quantisers"), "paper": ("blocks",)}
-_LATER = ("stored", "halve_epochs", "momentum", "adversarial", "mesh", "deep")
+_LATER = ("stored", "halve_epochs", "momentum", "adversarial", "mesh", "deep", "start")
 """The same, of entries that earlier checkpoints lack: they bind where they are not what they were then."""
 _SHEET = 1000  # other crops than those of any round's first steps
 _PIXEL_STEADY = 0.2  # `steady` of the round of pixels: what flickers comes with the features
