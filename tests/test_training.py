@@ -47,6 +47,7 @@ from models.training.restoration.networks import discriminator, network  # noqa:
 from models.training.restoration.objective import Objective  # noqa: E402
 from models.training.restoration.recipe import RestorerRecipe  # noqa: E402
 from models.training.restoration.sheets import Sheet  # noqa: E402
+from models.training.restoration.start import load_restorer  # noqa: E402
 from models.training.restoration.train import rounds, train_restorer  # noqa: E402
 from models.training.restoration.units import check_units  # noqa: E402
 from models.training.restoration.views import View, view  # noqa: E402
@@ -421,6 +422,19 @@ def test_train_restorer_exports_judges_and_writes_a_card(
     i420 = moving(64, 48, 1)[0]
     assert Restorer(path).restore(i420, np.full((3, 4), 30, np.uint8)).shape == (72, 64)
 
+    monkeypatch.setattr("models.training.restoration.export.judge", lambda *_: [])
+    recipe.write_text(
+        recipe.read_text().replace("pixel_steps = 12", f'pixel_steps = 1\nstart = "{path}"\nrate = 1e-9')
+    )
+    further = train_restorer(recipe, data, tmp_path / "further", ENCODE)
+    assert further is not None
+    begun = json.loads(further.with_suffix(".json").read_text())["start"]
+    assert (begun["sha256"], begun["training"]) == (card["sha256"], card["training"])
+    for before, after in zip(
+        *(planes(Restorer(one).restore(i420, np.full((3, 4), 40, np.uint8))) for one in (path, further)), strict=True
+    ):
+        assert np.abs(before.astype(int) - after).max() <= 1
+
 
 def test_a_card_says_what_brisque_the_original_has(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -467,6 +481,47 @@ def test_side_effects_are_seen() -> None:
         assert source == decoded
         assert restored > 5 * source
         assert nothing[name] == [source] * 3
+
+
+@pytest.mark.parametrize("sizes", [{"depth": 3}, {"channels": 24, "depth": 1, "deep": 3}])
+def test_training_goes_on_from_an_export(tmp_path: Path, sizes: dict[str, Any]) -> None:
+    """Of one alike, and of one without the branch, which adds nothing at first and learns then."""
+    sizes["quantisers"] = False
+    net = trained_like(**sizes)
+    path = export.write(net, "tiny", tmp_path, {})
+    again = [FastRestorer(**sizes), *([] if "deep" in sizes else [FastRestorer(**sizes, deep=3)])]
+    (i420,) = moving(192, 128, 1)
+    y, uv = (torch.from_numpy(np.array(part, np.float32))[None] for part in planes(i420))
+    qp = torch.full((1, 1, 8, 12), 38.0)
+    before = net.residual(y[None], uv, qp)
+    assert before[0].abs().max() > 2
+    for other in again:
+        load_restorer(other, path)
+        after = other.residual(y[None], uv, qp)
+        assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
+    if len(again) == 2:
+        after[0].square().sum().backward()
+        assert again[1].deep is not None
+        assert again[1].deep.exit.weight.grad.abs().max() > 0
+
+
+def test_a_start_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("no model")
+    path = export.write(trained_like(depth=2), "tiny", tmp_path, {})
+    net = FastRestorer(depth=4)
+    kept = copy.deepcopy(net.state_dict())
+    for wrong, why in (
+        (tmp_path / "none.onnx", "No such file"),
+        (tmp_path / "text.onnx", ""),
+        (path, "other layers"),
+    ):
+        with pytest.raises(
+            SemcallError, match=rf"{wrong} is no export of this restorer's network \(.*{why}.*set `st"
+        ):
+            load_restorer(net, wrong)
+    with pytest.raises(SemcallError, match=r"body0 has weights \[32, 32, 3, 3\], not \[24, 24, 3, 3\]"):
+        load_restorer(FastRestorer(24, 2), path)
+    assert all(torch.equal(value, kept[name]) for name, value in net.state_dict().items())
 
 
 def test_a_deep_branch_sees_further() -> None:
@@ -604,6 +659,8 @@ def test_unfit_sizes_and_networks_are_refused(data: Path, tmp_path: Path) -> Non
         begin(network="unet")
     with pytest.raises(SemcallError, match="leave them out of the recipe"):
         begin(luma_strength=1.2)
+    with pytest.raises(SemcallError, match=r"start = 'a.onnx' is of the fast family: leave it out"):
+        begin(start="a.onnx")
     for change in ({"deep": 2}, {"network": "fast", "deep": -1}):
         with pytest.raises(SemcallError, match=r"deep = -?\d: a number of convolutions, 0 or more"):
             begin(**change)

@@ -1,4 +1,4 @@
-"""Reading what a training run is told: the entries of configs/*.toml."""
+"""What a training run is told, the entries of configs/*.toml, and what a card says of where it began."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from models.registry import read_card
 from shared.errors import SemcallError
 
 Kind = TypeVar("Kind")
@@ -37,3 +38,16 @@ def read_recipe(config: Path, kind: type[Kind]) -> Kind:
             if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_none):
                 raise SemcallError(f"The training recipe {config}: {name} = {value} is out of range; raise it.")
     return kind(**values)
+
+
+def started_from(start: str) -> dict[str, Any]:
+    """What a card says of the ONNX file that a training went on from ("": from none): how it was made itself.
+
+    Raises SemcallError for a card beside it that cannot be read.
+    """
+    if not start:
+        return {}
+    card = read_card(Path(start).with_suffix(".json"), required=False)
+    return {
+        "start": {key: card[key] for key in ("name", "made", "sha256", "training", "command", "start") if key in card}
+    }

@@ -16,6 +16,7 @@ from models.training.export import write
 from models.training.export_rgb import write_rgb
 from models.training.fit import Fit
 from models.training.manifest import permissive_clips
+from models.training.recipe import started_from
 from models.training.restoration.judge import as_json, definition, judge
 from models.training.restoration.pairs import EncodeClip
 from models.training.restoration.recipe import RestorerRecipe
@@ -45,6 +46,7 @@ def export_restorer(
             "last_round": {"name": fit.name, "steps": fit.step, "minutes": round(fit.seconds / 60, 1)},
         },
         "command": command,
+        **started_from(recipe.start),
         "metrics": {"definition": definition(data), "results": as_json(results)},
     }
     return _write(net, recipe.name, folder, card)
