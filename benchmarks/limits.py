@@ -1,0 +1,186 @@
+"""How far the goals of a restorer can be reached at all, and how cheaply one of them.
+
+    python -m benchmarks.limits --data DIR [--model fine] [--clip NAME ...]
+
+On the permissive validation clips, 4 s each, at 400 kb/s (for 1280x720) with 15% for the face, changes against the
+decoded picture of the judge's perceptual distance and BRISQUE, on faces and frames. Rows:
+
+- `original`: what BRISQUE says of the source;
+- `x264 crf N`: the source coded finely, which nobody tells from it: what it loses of sensor noise is no restorer's
+  to find again, so its distance is a floor;
+- the restorer;
+- the restorer with grain: noise of so many code values, the same on every picture, which hardly shows, on what is
+  coded coarsely (quantiser 28 and above, in full from 36 on), everywhere or only where there is detail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from models.evaluation.study.coding import code, read_masks, stats_path
+from models.evaluation.study.measure import WINDOW, Box, around, decoded, face_box, judged
+from models.evaluation.study.metrics import Metrics, open_metrics
+from models.evaluation.study.protocol import target_kbps
+from models.registry import find_model
+from models.training.manifest import permissive_clips
+from sender.offline import encode_at
+from sender.parser import FaceOptions
+from shared.clips import Clip
+from shared.picture import I420, bgr_from_i420, i420_from_frame, planes, size_of
+from shared.restorer import Restorer
+from shared.steady import Steadiness
+
+KBPS, SHARE, SECONDS = 400, 15, 4.0
+FINE = (16, 20, 24)
+GRAIN = (0.5, 1.0, 1.5)
+FIRST_QP, FULL_QP = 28, 36
+
+Variant = Callable[[int], I420]
+
+
+def main() -> None:
+    """Print the table."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help="directory with clips/ and weights/"
+    )
+    arguments.add_argument("--model", default="fine", help="name or file of the restorer")
+    arguments.add_argument("--clip", action="append", help="only this one; may be given again")
+    told = arguments.parse_args()
+    metrics = open_metrics(told.data)
+    clips = [clip for clip in permissive_clips(told.data, "val") if not told.clip or clip.name in told.clip]
+    found: dict[str, list[Mapping[str, float]]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        for clip in track(clips, "measuring"):
+            for name, figures in _clip(clip.path, Path(folder) / f"{clip.name}.mp4", told.model, metrics):
+                found[name].append(figures)
+    table = Table(title=f"Change against the decoded picture, mean over {len(clips)} clips (lowest to highest), %")
+    columns = ("face distance", "frame distance", "face BRISQUE", "frame BRISQUE")
+    console = Console(width=140)
+    for column in ("", *columns):
+        table.add_column(column, justify="left" if not column else "right")
+    decoded_figures = found.pop("decoded")
+    for name, rows in found.items():
+        cells = []
+        for column in columns:
+            if name == "original" and "distance" in column:
+                cells.append("–")
+                continue
+            changes = [
+                100 * (row[column] / before[column] - 1)
+                for row, before in zip(rows, decoded_figures, strict=True)
+                if column in row and column in before
+            ]
+            cells.append(f"{np.mean(changes):+.1f} ({min(changes):+.0f} to {max(changes):+.0f})" if changes else "–")
+        table.add_row(name, *cells)
+    console.print(table)
+
+
+def _clip(source: Path, out: Path, model: str, metrics: Metrics) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """Figures of every row, by its name."""
+    parser = find_model("face", "face-parser")
+    encode = functools.partial(encode_at, face=FaceOptions(parser.path, parser.card, "face"))
+    code(source, out, target_kbps(KBPS, Clip(source).size), SHARE / 100, SECONDS, encode)
+    masks = read_masks(stats_path(out))
+    numbers = judged(len(masks))
+    originals = dict(Clip(source).pictures(set(numbers)))
+    pictures = decoded(out, frozenset(range(max(numbers) + 1)))
+    restored = _restored(find_model(model).path, pictures)
+    boxes = {number: face_box(masks[number], *size_of(originals[number])) for number in numbers}
+
+    def figures(of: Variant) -> Mapping[str, float]:
+        return _figures({number: (originals[number], of(number), boxes[number]) for number in numbers}, metrics)
+
+    yield "decoded", figures(lambda number: pictures[number][0])
+    yield "original", figures(originals.__getitem__)
+    for crf in FINE:
+        finely = _finely(source, out.with_suffix(f".{crf}.mp4"), crf, set(numbers))
+        yield f"x264 crf {crf}", figures(finely.__getitem__)
+    yield model, figures(restored.__getitem__)
+    for where in ("everywhere", "in detail"):
+        for deviation in GRAIN:
+            yield (
+                f"{model}, grain of {deviation:g} {where}",
+                figures(
+                    lambda number, by=deviation, detail=where != "everywhere": with_grain(  # type: ignore[misc]
+                        restored[number], pictures[number][1], by, detail
+                    )
+                ),
+            )
+
+
+def with_grain(i420: I420, qp: NDArray[np.uint8], deviation: float, detail: bool) -> I420:
+    """A copy with noise on luma; `qp`: uint8 [rows, columns]."""
+    grainy = i420.copy()
+    luma = planes(grainy)[0]
+    height, width = luma.shape
+    noise = np.random.default_rng(0).normal(0, deviation, (height, width)).astype(np.float32)
+    wide = cv2.resize(qp.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    gate = np.clip((wide - FIRST_QP) / (FULL_QP - FIRST_QP), 0, 1)
+    if detail:
+        values = luma.astype(np.float32)
+        activity = cv2.GaussianBlur(np.abs(values - cv2.GaussianBlur(values, (0, 0), 2)), (0, 0), 3)
+        gate *= np.clip(activity / 2, 0, 2)
+    luma[:] = np.clip(np.round(luma + gate * noise), 0, 255)
+    return grainy
+
+
+def _restored(model: Path, pictures: Mapping[int, tuple[I420, NDArray[np.uint8]]]) -> dict[int, I420]:
+    restorer, steady = Restorer(model), Steadiness()
+    return {number: steady(i420, restorer.restore(i420, qp)) for number, (i420, qp) in sorted(pictures.items())}
+
+
+def _finely(source: Path, out: Path, crf: int, numbers: set[int]) -> dict[int, I420]:
+    """The pictures of these numbers after x264 in its constant quality."""
+    clip = Clip(source)
+    with av.open(str(out), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"crf": str(crf), "preset": "medium"})
+        stream.width, stream.height = clip.size
+        stream.pix_fmt = "yuv420p"
+        for _, i420 in clip.pictures(set(range(max(numbers) + 1))):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(i420, "yuv420p")))
+        container.mux(stream.encode())
+    with av.open(str(out)) as container:
+        shown = enumerate(container.decode(video=0))
+        return {number: i420_from_frame(frame) for number, frame in shown if number in numbers}
+
+
+def _figures(triples: Mapping[int, tuple[I420, I420, Box | None]], metrics: Metrics) -> Mapping[str, float]:
+    """Means over pictures: (original, another, the face's box) by number."""
+    assert metrics.distance is not None
+    found: dict[str, list[float]] = defaultdict(list)
+    for number, (original, other, box) in triples.items():
+        true, seen = bgr_from_i420(original), bgr_from_i420(other)
+        height, width = true.shape[:2]
+        chance = np.random.default_rng(number)
+        anywhere = int(chance.integers(0, width)), int(chance.integers(0, height))
+        places: dict[str, tuple[tuple[float, float], Box]] = {"frame": (anywhere, (0, 0, width, height))}
+        if box is not None:
+            places["face"] = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), box
+        for part, (centre, area) in places.items():
+            window = around(centre, (WINDOW, WINDOW), width, height)
+            found[f"{part} distance"].append(metrics.distance(_cut(true, window), _cut(seen, window)))
+            if metrics.brisque is not None:
+                found[f"{part} BRISQUE"].append(metrics.brisque(_cut(seen, area)))
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def _cut(picture: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(picture[box[1] : box[3], box[0] : box[2]])
+
+
+if __name__ == "__main__":
+    main()
