@@ -266,11 +266,13 @@ def test_the_sender_may_come_first_and_once_is_once(start: Callable[..., Process
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    calling = start("send", *SMALL, "--to", f"http://127.0.0.1:{port}/whip", "--seconds", 2)
+    calling = start("send", *SMALL, "--to", f"http://127.0.0.1:{port}/whip")
     calling.wait_for(r"Waiting for a receiver at \S+ \(start `semcall receive` there\)")
     answering = start("receive", "--headless", "--once", "--restore", "off", "--port", port)
+    answering.wait_for("640x360")  # a busy machine takes its time
+    calling.interrupt()
     assert "Connected to" in calling.ends_cleanly()
-    assert "640x360" in answering.ends_cleanly()  # by itself
+    answering.ends_cleanly()  # by itself
 
 
 def test_a_window_shows_the_call_and_ctrl_c_ends_both(start: Callable[..., Process], tmp_path: Path) -> None:
