@@ -143,8 +143,8 @@ def generous(source: Path, out: Path, stats: Path, bitrate: float, *others: Any,
     ENCODE(source, out, stats, 10 * bitrate, *others, **options)
 
 
-def prepared(data: Path, folder: Path) -> pairs.Pairs:
-    return pairs.load(pairs.prepare(permissive_clips(data, "train"), folder, generous, 2, 1.5))
+def prepared(data: Path, folder: Path, pictures: int = 7) -> pairs.Pairs:
+    return pairs.load(pairs.prepare(permissive_clips(data, "train"), folder, generous, 2, 1.5, pictures=pictures))
 
 
 def test_pairs_are_aligned_permissive_and_kept(data: Path, tmp_path: Path) -> None:
@@ -163,6 +163,7 @@ def test_pairs_are_aligned_permissive_and_kept(data: Path, tmp_path: Path) -> No
     stamp = files[0].stat().st_mtime_ns
     prepared(data, tmp_path / "pairs")
     assert files[0].stat().st_mtime_ns == stamp
+    assert len(prepared(data, tmp_path / "more", 14).clip) > 1.3 * len(found.clip)
 
 
 def test_a_lost_access_unit_shows(data: Path, tmp_path: Path) -> None:

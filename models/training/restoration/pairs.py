@@ -35,7 +35,6 @@ from shared.quantisers import SIDE_DATA, quantiser_map
 
 CROP = 128
 """Samples of a crop across and down where nothing else is asked for, on the macroblock grid."""
-_PICTURES = 7  # of each coding, and as many again right after
 _PER_CROP = 60_000  # samples of a picture
 _MOST_CROPS = 8
 _ON_FACE = 0.6
@@ -96,6 +95,7 @@ class _Job:
     codings: int
     seconds: float
     crop: int
+    pictures: int
 
 
 def prepare(
@@ -107,14 +107,16 @@ def prepare(
     workers: int = 1,
     crop: int = CROP,
     console: Console | None = None,
+    pictures: int = 7,
 ) -> list[Path]:
     """One .npz of crops per clip in `folder`, in `workers` processes; clips already there are kept.
 
-    `crop`: their samples across and down, a multiple of 16. Returns the files, sorted. Raises SemcallError for a clip
-    that cannot be read or coded, or is smaller than a crop.
+    `crop`: their samples across and down, a multiple of 16; `pictures`: that are cropped of each coding,
+    with the ones right after. Returns the files, sorted. Raises SemcallError for a clip that cannot be read or coded,
+    or is smaller than a crop.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [_Job(clip, folder / f"{clip.name}.npz", codings, seconds, crop) for clip in clips]
+    jobs = [_Job(clip, folder / f"{clip.name}.npz", codings, seconds, crop, pictures) for clip in clips]
     missing = [job for job in jobs if not job.file.exists()]
     columns = (TextColumn("pairs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
@@ -191,7 +193,7 @@ def _coding(job: _Job, encode: EncodeClip, chance: np.random.Generator) -> Itera
         )  # fmt: skip
         masks = read_masks(stats_path(out))
         lost = int(chance.integers(3, max(4, len(masks) - 3))) if chance.random() < _LOSSY else None
-        numbers = _chosen(len(masks), lost, chance)
+        numbers = _chosen(len(masks), job.pictures, lost, chance)
         wanted = {number + step for number in numbers for step in (0, 1)}
         coded = _decoded(out, wanted, lost)
         original = dict(Clip(job.clip.path, size).pictures(wanted))
@@ -201,11 +203,11 @@ def _coding(job: _Job, encode: EncodeClip, chance: np.random.Generator) -> Itera
             yield from _crops(coded, original, number, masks[number], concealed, chance, job.crop)
 
 
-def _chosen(count: int, lost: int | None, chance: np.random.Generator) -> list[int]:
+def _chosen(count: int, pictures: int, lost: int | None, chance: np.random.Generator) -> list[int]:
     """Numbers of the pictures that are cropped: the first, others anywhere, and some after the loss."""
     if count < 3:
         return []
-    numbers = {0, *(int(n) for n in chance.integers(1, count - 1, _PICTURES - 1))}
+    numbers = {0, *(int(n) for n in chance.integers(1, count - 1, pictures - 1))}
     if lost is not None:
         numbers |= {int(n) for n in lost + chance.integers(0, _AFTER_LOSS, 2)}
     return sorted(n for n in numbers if n < count - 1)

@@ -33,7 +33,8 @@ class RestorerRecipe:
     `batch`: pairs of successive crops of `crop` samples across and down, cut out of stored ones of `stored`, both
     multiples of 16; `ema`: decay of the averaged weights that are kept; `bf16`: in bfloat16 where that is safe;
     `threads`: of PyTorch; `workers`: processes that make batches; `clips`: use only so many (0: all); `codings`: of
-    each clip, `seconds` of it; `checkpoint_every`, `pictures_every`: steps between them.
+    each clip, of its first `seconds`, with crops of `pictures` of each; `checkpoint_every`, `pictures_every`: steps
+    between them.
     """
 
     name: str = "fast"
@@ -73,5 +74,6 @@ class RestorerRecipe:
     clips: int = 0
     codings: int = 3
     seconds: float = 5.0
+    pictures: int = 7
     checkpoint_every: int = 500
     pictures_every: int = 2000

@@ -54,8 +54,9 @@ def rounds(
     clips = permissive_clips(data, "train")[: recipe.clips or None]
     with fabric.rank_zero_first():  # the others find them there
         files = prepare(
-            clips, out / "pairs", encode, recipe.codings, recipe.seconds, os.cpu_count() or 1, recipe.stored, console
-        )
+            clips, out / "pairs", encode, recipe.codings, recipe.seconds, os.cpu_count() or 1, recipe.stored, console,
+            recipe.pictures,
+        )  # fmt: skip
     pairs = load(files, recipe.stored)
     torch.manual_seed(recipe.seed)
     net = network(recipe)
@@ -140,7 +141,7 @@ _BINDING = ("name", "seed", "channels", "pixel", "steady", "background", "face",
             "codings", "seconds")  # fmt: skip
 """What a run may not change and go on."""
 _OF_NETWORK = {"fast": ("depth", "chroma", "quantisers"), "paper": ("blocks",)}
-_LATER = ("stored", "halve_epochs", "momentum", "adversarial", "mesh", "deep", "start")
+_LATER = ("stored", "halve_epochs", "momentum", "adversarial", "mesh", "deep", "start", "pictures")
 """The same, of entries that earlier checkpoints lack: they bind where they are not what they were then."""
 _SHEET = 1000  # other crops than those of any round's first steps
 _PIXEL_STEADY = 0.2  # `steady` of the round of pixels: what flickers comes with the features
