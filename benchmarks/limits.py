@@ -16,13 +16,13 @@ decoded picture of the judge's perceptual distance and BRISQUE, on faces and fra
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from models.evaluation.study.coding import code, read_masks, stats_path
-from models.evaluation.study.measure import WINDOW, Box, around, decoded, face_box, judged
+from models.evaluation.study.coding import Encode, code, read_masks, stats_path
+from models.evaluation.study.measure import Box, cut, decoded, face_box, judged, window
 from models.evaluation.study.metrics import Metrics, open_metrics
 from models.evaluation.study.protocol import target_kbps
 from models.registry import find_model
@@ -39,9 +39,11 @@ from models.training.manifest import permissive_clips
 from sender.offline import encode_at
 from sender.parser import FaceOptions
 from shared.clips import Clip
-from shared.picture import I420, bgr_from_i420, i420_from_frame, planes, size_of
+from shared.mp4 import Sound
+from shared.picture import CLOCK_RATE, I420, bgr_from_i420, planes, size_of
 from shared.restorer import Restorer
 from shared.steady import Steadiness
+from shared.x264 import writing_mp4
 
 KBPS, SHARE, SECONDS = 400, 15, 4.0
 FINE = (16, 20, 24)
@@ -60,12 +62,13 @@ def main() -> None:
     arguments.add_argument("--model", default="fine", help="name or file of the restorer")
     arguments.add_argument("--clip", action="append", help="only this one; may be given again")
     told = arguments.parse_args()
-    metrics = open_metrics(told.data)
+    metrics, parser = open_metrics(told.data), find_model("face", "face-parser")
+    encode = functools.partial(encode_at, face=FaceOptions(parser.path, parser.card, "face"))
     clips = [clip for clip in permissive_clips(told.data, "val") if not told.clip or clip.name in told.clip]
     found: dict[str, list[Mapping[str, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         for clip in track(clips, "measuring"):
-            for name, figures in _clip(clip.path, Path(folder) / f"{clip.name}.mp4", told.model, metrics):
+            for name, figures in _clip(clip.path, Path(folder) / f"{clip.name}.mp4", told.model, metrics, encode):
                 found[name].append(figures)
     table = Table(title=f"Change against the decoded picture, mean over {len(clips)} clips (lowest to highest), %")
     columns = ("face distance", "frame distance", "face BRISQUE", "frame BRISQUE")
@@ -89,10 +92,10 @@ def main() -> None:
     console.print(table)
 
 
-def _clip(source: Path, out: Path, model: str, metrics: Metrics) -> Iterator[tuple[str, Mapping[str, float]]]:
+def _clip(
+    source: Path, out: Path, model: str, metrics: Metrics, encode: Encode
+) -> Iterator[tuple[str, Mapping[str, float]]]:
     """Figures of every row, by its name."""
-    parser = find_model("face", "face-parser")
-    encode = functools.partial(encode_at, face=FaceOptions(parser.path, parser.card, "face"))
     code(source, out, target_kbps(KBPS, Clip(source).size), SHARE / 100, SECONDS, encode)
     masks = read_masks(stats_path(out))
     numbers = judged(len(masks))
@@ -107,7 +110,7 @@ def _clip(source: Path, out: Path, model: str, metrics: Metrics) -> Iterator[tup
     yield "decoded", figures(lambda number: pictures[number][0])
     yield "original", figures(originals.__getitem__)
     for crf in FINE:
-        finely = _finely(source, out.with_suffix(f".{crf}.mp4"), crf, set(numbers))
+        finely = _finely(source, out.with_suffix(f".{crf}.mp4"), crf, frozenset(numbers))
         yield f"x264 crf {crf}", figures(finely.__getitem__)
     yield model, figures(restored.__getitem__)
     for where in ("everywhere", "in detail"):
@@ -143,19 +146,16 @@ def _restored(model: Path, pictures: Mapping[int, tuple[I420, NDArray[np.uint8]]
     return {number: steady(i420, restorer.restore(i420, qp)) for number, (i420, qp) in sorted(pictures.items())}
 
 
-def _finely(source: Path, out: Path, crf: int, numbers: set[int]) -> dict[int, I420]:
+def _finely(source: Path, out: Path, crf: int, numbers: frozenset[int]) -> dict[int, I420]:
     """The pictures of these numbers after x264 in its constant quality."""
     clip = Clip(source)
-    with av.open(str(out), "w") as container:
-        stream = container.add_stream("libx264", rate=30, options={"crf": str(crf), "preset": "medium"})
-        stream.width, stream.height = clip.size
-        stream.pix_fmt = "yuv420p"
-        for _, i420 in clip.pictures(set(range(max(numbers) + 1))):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(i420, "yuv420p")))
-        container.mux(stream.encode())
-    with av.open(str(out)) as container:
-        shown = enumerate(container.decode(video=0))
-        return {number: i420_from_frame(frame) for number, frame in shown if number in numbers}
+    with (
+        contextlib.closing(Sound(source, 0.0)) as sound,
+        writing_mp4(out, clip.size, clip.fps, sound, {"preset": "medium", "crf": str(crf)}) as write,
+    ):
+        for number, i420 in clip.pictures(set(range(max(numbers) + 1))):
+            write(i420, round(number * CLOCK_RATE / clip.fps))
+    return {number: i420 for number, (i420, _) in decoded(out, numbers).items()}
 
 
 def _figures(triples: Mapping[int, tuple[I420, I420, Box | None]], metrics: Metrics) -> Mapping[str, float]:
@@ -165,21 +165,13 @@ def _figures(triples: Mapping[int, tuple[I420, I420, Box | None]], metrics: Metr
     for number, (original, other, box) in triples.items():
         true, seen = bgr_from_i420(original), bgr_from_i420(other)
         height, width = true.shape[:2]
-        chance = np.random.default_rng(number)
-        anywhere = int(chance.integers(0, width)), int(chance.integers(0, height))
-        places: dict[str, tuple[tuple[float, float], Box]] = {"frame": (anywhere, (0, 0, width, height))}
-        if box is not None:
-            places["face"] = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), box
-        for part, (centre, area) in places.items():
-            window = around(centre, (WINDOW, WINDOW), width, height)
-            found[f"{part} distance"].append(metrics.distance(_cut(true, window), _cut(seen, window)))
+        areas: dict[str, Box | None] = {"frame": None} if box is None else {"frame": None, "face": box}
+        for part, area in areas.items():
+            place = window(number, area, width, height)
+            found[f"{part} distance"].append(metrics.distance(cut(true, place), cut(seen, place)))
             if metrics.brisque is not None:
-                found[f"{part} BRISQUE"].append(metrics.brisque(_cut(seen, area)))
+                found[f"{part} BRISQUE"].append(metrics.brisque(seen if area is None else cut(seen, area)))
     return {name: float(np.mean(values)) for name, values in found.items()}
-
-
-def _cut(picture: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(picture[box[1] : box[3], box[0] : box[2]])
 
 
 if __name__ == "__main__":

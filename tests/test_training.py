@@ -665,6 +665,7 @@ def test_unfit_sizes_and_networks_are_refused(data: Path, tmp_path: Path) -> Non
     for change in ({"deep": 2}, {"network": "fast", "deep": -1}):
         with pytest.raises(SemcallError, match=r"deep = -?\d: a number of convolutions, 0 or more"):
             begin(**change)
+    begin()  # nothing of the above has waited for pairs
     with pytest.raises(SemcallError, match="holds crops of 64 samples, not 128: use another output directory"):
         begin(stored=128)
 

@@ -87,7 +87,7 @@ def measure(
             pair = _Pair.of(reference, seen, number)
             _frame(parts["frame"], pair, metrics, number)
             if box is not None:
-                _face(parts["face"], pair, metrics, box)
+                _face(parts["face"], pair, metrics, number, box)
         measured[name] = {
             **{part: {short: mean_known(values) for short, values in parts[part].items()} for part in parts},
             "restorer_ms": round(float(np.median(times)), 3) if times else None,
@@ -192,13 +192,11 @@ def _frame(found: dict[str, list[float]], pair: _Pair, metrics: Metrics, number:
         found["brisque"].append(metrics.brisque(pair.bgr))
     if metrics.distance is not None and fits(pair.bgr):
         height, width = pair.bgr.shape[:2]
-        chance = np.random.default_rng(number)
-        centre = int(chance.integers(0, width)), int(chance.integers(0, height))
-        place = around(centre, (WINDOW, WINDOW), width, height)
-        found["distance"].append(metrics.distance(_cut(pair.original, place), _cut(pair.bgr, place)))
+        place = window(number, None, width, height)
+        found["distance"].append(metrics.distance(cut(pair.original, place), cut(pair.bgr, place)))
 
 
-def _face(found: dict[str, list[float]], pair: _Pair, metrics: Metrics, box: Box) -> None:
+def _face(found: dict[str, list[float]], pair: _Pair, metrics: Metrics, number: int, box: Box) -> None:
     one, other, one_next, other_next = (
         plane[box[1] : box[3], box[0] : box[2]] for plane in (pair.one, pair.other, pair.one_next, pair.other_next)
     )
@@ -207,12 +205,11 @@ def _face(found: dict[str, list[float]], pair: _Pair, metrics: Metrics, box: Box
     found["psnr"].append(psnr(one, other))
     found["flicker"].append(flicker([one, one_next], [other, other_next]))
     if metrics.brisque is not None:
-        found["brisque"].append(metrics.brisque(_cut(pair.bgr, box)))
+        found["brisque"].append(metrics.brisque(cut(pair.bgr, box)))
     if metrics.distance is not None and fits(pair.bgr):
         height, width = pair.bgr.shape[:2]
-        centre = (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
-        place = around(centre, (WINDOW, WINDOW), width, height)
-        found["distance"].append(metrics.distance(_cut(pair.original, place), _cut(pair.bgr, place)))
+        place = window(number, box, width, height)
+        found["distance"].append(metrics.distance(cut(pair.original, place), cut(pair.bgr, place)))
     if metrics.identity is not None:
         found["identity"].append(metrics.identity(pair.original, pair.bgr))
 
@@ -225,7 +222,18 @@ def around(centre: tuple[float, float], size: tuple[int, int], width: int, heigh
     return left, top, left + across, top + down
 
 
-def _cut(picture: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+def window(number: int, face: Box | None, width: int, height: int) -> Box:
+    """What the distance looks at: the middle of the face's box; without one, a place drawn by picture number."""
+    if face is None:
+        chance = np.random.default_rng(number)
+        centre = int(chance.integers(0, width)), int(chance.integers(0, height))
+    else:
+        centre = (face[0] + face[2]) // 2, (face[1] + face[3]) // 2
+    return around(centre, (WINDOW, WINDOW), width, height)
+
+
+def cut(picture: Bgr, box: Box) -> Bgr:
+    """What lies in a box, contiguous: uint8 [h, w, 3] of uint8 [H, W, 3]."""
     return np.ascontiguousarray(picture[box[1] : box[3], box[0] : box[2]])
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from models.evaluation.study.coding import Encode, code, read_masks, stats_path
-from models.evaluation.study.measure import JUDGED, WINDOW, decoded, face_box, judged, measure
+from models.evaluation.study.measure import JUDGED, WINDOW, cut, decoded, face_box, judged, measure
 from models.evaluation.study.metrics import Metrics, open_metrics
 from models.evaluation.study.pictures import draw_sheet
 from models.evaluation.study.protocol import target_kbps
@@ -128,7 +128,7 @@ def _brisque_of_originals(
         bgr, box = bgr_from_i420(original), face_box(masks[number], *size_of(original))
         frames.append(metrics.brisque(bgr))
         if box is not None:
-            faces.append(metrics.brisque(np.ascontiguousarray(bgr[box[1] : box[3], box[0] : box[2]])))
+            faces.append(metrics.brisque(cut(bgr, box)))
     return {"brisque_original": [_rounded(mean_known(part), _DIGITS["brisque"]) for part in (faces, frames)]}
 
 

@@ -51,6 +51,12 @@ def rounds(
         raise SemcallError(f"deep = {recipe.deep}: a number of convolutions, 0 or more, of the fast family alone.")
     fabric = fabric or launched(recipe.bf16)
     torch.set_num_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    net = network(recipe)
+    if recipe.start:  # before the pairs, which take minutes
+        if not isinstance(net, FastRestorer):
+            raise SemcallError(f"start = {recipe.start!r} is of the fast family: leave it out of the recipe.")
+        load_restorer(net, Path(recipe.start))
     clips = permissive_clips(data, "train")[: recipe.clips or None]
     with fabric.rank_zero_first():  # the others find them there
         files = prepare(
@@ -58,12 +64,6 @@ def rounds(
             recipe.pictures,
         )  # fmt: skip
     pairs = load(files, recipe.stored)
-    torch.manual_seed(recipe.seed)
-    net = network(recipe)
-    if recipe.start:
-        if not isinstance(net, FastRestorer):
-            raise SemcallError(f"start = {recipe.start!r} is of the fast family: leave it out of the recipe.")
-        load_restorer(net, Path(recipe.start))
     sheet = Sheet(pairs, recipe.seed + _SHEET)
     epoch = max(1, len(pairs.clip) // (recipe.batch * fabric.world_size))
     halve = (recipe.halve_epochs * epoch,) * 2 if recipe.halve_epochs else None
