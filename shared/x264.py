@@ -27,13 +27,13 @@ def writing_mp4(
     out: Path,
     size: Size,
     fps: float,
-    sound: Sound,
+    sound: Sound | None,
     options: Mapping[str, str],
     aspect: Fraction = _SQUARE,
 ) -> Iterator[WriteI420]:
     """A function that adds a picture to `out`, which is there in the end whole or not at all.
 
-    `size`: of the pictures; `fps`: nominal; `sound`: what goes beside them; `options`: x264's (preset, crf, ...);
+    `size`: of the pictures; `fps`: nominal; `sound`: what goes beside them, if any; `options`: x264's (crf, ...);
     `aspect`: width of a sample by its height. Colours are tagged BT.601, limited range. Raises SemcallError where the
     file cannot be written.
     """

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from models.training.face.materials import Plane
-from models.training.face.photographs import Image
+from models.training.stills import Image
 
 Chance = np.random.Generator
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from models.training.face.loss import STRIDE
 from models.training.face.materials import Person
-from models.training.face.photographs import Image
 from models.training.face.teacher import MARGIN, SIDE, back, look
+from models.training.stills import Image
 from shared.errors import SemcallError
 
 _SURE, _SMALLEST = 0.75, 20

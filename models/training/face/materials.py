@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from models.evaluation.detector import FILE, Boxes, ReferenceDetector
-from models.training.face.photographs import Image, manifest, read_picture
 from models.training.manifest import TrainingClip, permissive_clips
+from models.training.stills import Image, by_licence, permissive_portraits, read_picture
 from shared.errors import SemcallError
 
 Plane = NDArray[np.float32]
@@ -29,8 +29,6 @@ HEAD_HEIGHT = 288
 LONG_SIDE = 720
 _BORDER = 60
 """Grey pixels around a tight head, without which the detector misses it."""
-_PERMISSIVE = ("MIT", "Apache-2.0")
-_TOO_CROWDED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +101,9 @@ def prepare_people(data: Path, folder: Path, frames: int, limit: int | None = No
 def sources(data: Path, limit: int | None = None) -> dict[str, object]:
     """What the card says of the training data: file lists with licences and, as CC-BY asks, where they are from."""
     clips = {clip.name: f"{clip.licence}, {clip.origin}" for clip in permissive_clips(data, "train")[:limit]}
-    stills = {Path(row["path"]).stem: row["licence"] for row in _portraits(data)}
     return {
         "clips": clips,
-        "portraits": {licence: sorted(n for n, v in stills.items() if v == licence) for licence in _PERMISSIVE},
+        "portraits": by_licence(permissive_portraits(data)),
         "photographs": "BSDS500 without people (cite Martin et al. 2001; no licence stated), every fifth held out",
         "labelled_heads": "FASSEG train split, 194 heads (research use; cite Khan, Mauro, Leonardi 2015)",
     }
@@ -118,19 +115,8 @@ def _pictures(data: Path, frames: int, limit: int | None) -> Iterator[tuple[str,
     for clip in track(clips, "frames of the clips"):
         for number, picture in enumerate(_frames(clip, max(3, frames // of_person[clip.identity]))):
             yield f"{clip.name}-{number:02}", clip.identity, False, picture
-    for row in track(_portraits(data)[: limit and 4 * limit], "portraits"):
-        path = data / "images" / row["path"]
-        yield path.stem, path.stem, True, _shrunk(read_picture(path), 640)
-
-
-def _portraits(data: Path) -> list[dict[str, str]]:
-    return [
-        row
-        for row in manifest(data)
-        if row["path"].startswith("faces/")
-        and row["licence"] in _PERMISSIVE
-        and 1 <= int(row["faces"]) <= _TOO_CROWDED
-    ]
+    for still in track(permissive_portraits(data)[: limit and 4 * limit], "portraits"):
+        yield still.name, still.name, True, _shrunk(read_picture(still.path), 640)
 
 
 def _frames(clip: TrainingClip, count: int) -> list[Image]:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
+from models.training.stills import Image, read_picture, stills
 from shared.errors import SemcallError
-
-Image = NDArray[np.uint8]
-"""BGR, [h, w, 3], or one plane, [h, w]."""
 
 # The manifest counts no faces in BSDS500 because nobody counted them. By eye: people, apes, statues, line drawings.
 # fmt: off
@@ -45,29 +38,13 @@ def read_photographs(data: Path, kept: bool) -> list[tuple[str, Image]]:
 
     Raises SemcallError where there are none.
     """
-    paths = [Path(row["path"]) for row in manifest(data) if row["path"].startswith("photos/") and row["faces"] == "0"]
-    chosen = [path for path in paths if without_people(path.stem) and held_out(path.stem) == kept]
-    pictures = [(path.stem, read_picture(data / "images" / path)) for path in chosen]
+    pictures = [
+        (still.name, read_picture(still.path))
+        for still in stills(data, "photos")
+        if still.faces == 0 and without_people(still.name) and held_out(still.name) == kept
+    ]
     if not pictures:
         raise SemcallError(
             f"{data / 'images'} has no photograph without people; name the data directory with --data."
         )
     return pictures
-
-
-def manifest(data: Path) -> list[dict[str, str]]:
-    """The rows of the stills' manifest. Raises SemcallError without it."""
-    path = data / "images" / "manifest.tsv"
-    try:
-        with path.open(newline="") as file:
-            return list(csv.DictReader(file, delimiter="\t"))
-    except OSError as error:
-        raise SemcallError(f"{path} cannot be read; name the data directory with --data.") from error
-
-
-def read_picture(path: Path) -> Image:
-    """A picture file as BGR, uint8 [h, w, 3]. Raises SemcallError when it cannot be read."""
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise SemcallError(f"The picture {path} cannot be read; get the data again.")
-    return np.asarray(picture, np.uint8)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.training.face.augment import Chance, cloth, complexion
 from models.training.face.materials import Head, Plane
-from models.training.face.photographs import Image
+from models.training.stills import Image
 
 Affine = NDArray[np.float64]
 """[2, 3], from source pixels to the sample's."""

@@ -15,8 +15,8 @@ from models.training.face.cutouts import cut_out
 from models.training.face.labels import Labelled
 from models.training.face.loss import tensors
 from models.training.face.materials import Head, Plane
-from models.training.face.photographs import Image
 from models.training.face.sample import Affine, Sample, paste, placed, scale_of, squeezed, with_longer_neck
+from models.training.stills import Image
 
 _ASPECTS = (16 / 9, 16 / 9, 16 / 9, 16 / 9, 9 / 16, 1.0)
 SMALLEST, LARGEST = 0.03, 0.61

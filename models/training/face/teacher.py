@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from models.training.face.augment import Chance, background, blurred, degraded
 from models.training.face.loss import STRIDE, tensors
 from models.training.face.materials import Head, Person, Plane
-from models.training.face.photographs import Image
 from models.training.face.sample import Affine, Sample, paste, placed, scale_of, warped, with_longer_neck
+from models.training.stills import Image
 
 SIDE = 160
 """Of the crop, pixels; a face's box is 1/2.3 of it high."""

@@ -20,6 +20,7 @@ from models.training.recipe import started_from
 from models.training.restoration.judge import as_json, definition, judge
 from models.training.restoration.pairs import EncodeClip
 from models.training.restoration.recipe import RestorerRecipe
+from models.training.stills import by_licence, permissive_portraits
 
 
 def export_restorer(
@@ -40,6 +41,7 @@ def export_restorer(
         "training_data": {
             "source": "talking-head clips under MIT, Apache-2.0 or CC-BY; never a validation identity",
             "clips": {clip.name: clip.licence for clip in train},
+            **({"portraits": by_licence(permissive_portraits(data))} if recipe.portraits else {}),
         },
         "training": {
             "recipe": asdict(recipe),

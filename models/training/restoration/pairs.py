@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +27,8 @@ from models.evaluation.study.coding import read_masks, stats_path
 from models.evaluation.study.engine import Failure, run
 from models.evaluation.study.protocol import target_kbps
 from models.training.manifest import TrainingClip
+from models.training.restoration.moving import write_moving
+from models.training.stills import Still
 from shared.clips import Clip, fitted
 from shared.errors import SemcallError
 from shared.grid import MACROBLOCK, Mask, grid_shape
@@ -90,7 +92,8 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    clip: TrainingClip
+    source: TrainingClip | Still
+    detector: Path | None
     file: Path
     codings: int
     seconds: float
@@ -99,7 +102,7 @@ class _Job:
 
 
 def prepare(
-    clips: list[TrainingClip],
+    sources: Sequence[TrainingClip | Still],
     folder: Path,
     encode: EncodeClip,
     codings: int,
@@ -108,19 +111,23 @@ def prepare(
     crop: int = CROP,
     console: Console | None = None,
     pictures: int = 7,
+    detector: Path | None = None,
 ) -> list[Path]:
-    """One .npz of crops per clip in `folder`, in `workers` processes; clips already there are kept.
+    """One .npz of crops per clip or portrait in `folder`, in `workers` processes; those already there are kept.
 
     `crop`: their samples across and down, a multiple of 16; `pictures`: that are cropped of each coding,
-    with the ones right after. Returns the files, sorted. Raises SemcallError for a clip that cannot be read or coded,
-    or is smaller than a crop.
+    with the ones right after; `detector`: the weights that find the faces of portraits, which have to move. Returns
+    the files, sorted. Raises SemcallError for what cannot be read or coded, or is smaller than a crop.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [_Job(clip, folder / f"{clip.name}.npz", codings, seconds, crop, pictures) for clip in clips]
+    jobs = [
+        _Job(source, detector, folder / f"{source.name}.npz", codings, seconds, crop, pictures) for source in sources
+    ]
     missing = [job for job in jobs if not job.file.exists()]
-    columns = (TextColumn("pairs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    what = "pairs of portraits" if detector else "pairs"
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("pairs", total=len(jobs), completed=len(jobs) - len(missing))
+        task = progress.add_task(what, total=len(jobs), completed=len(jobs) - len(missing))
 
         def done(_index: int, result: Failure | None) -> None:
             if isinstance(result, Failure):
@@ -160,10 +167,15 @@ def load(files: list[Path], crop: int = CROP) -> Pairs:
 
 
 def _prepare(job: _Job, encode: EncodeClip) -> None:
-    chance = np.random.default_rng(zlib.crc32(job.clip.name.encode()))
-    crops = [crop for _ in range(job.codings) for crop in _coding(job, encode, chance)]
+    chance = np.random.default_rng(zlib.crc32(job.source.name.encode()))
+    with TemporaryDirectory() as folder:
+        path = job.source.path
+        if job.detector is not None:
+            path = Path(folder) / "moving.mp4"
+            write_moving(job.source.path, job.detector, path, job.seconds, chance)
+        crops = [crop for _ in range(job.codings) for crop in _coding(job, path, encode, chance)]
     if not crops:
-        raise SemcallError(f"{job.clip.path} gives no crop: it is too short or too small; leave it out.")
+        raise SemcallError(f"{job.source.path} gives no crop: it is too short or too small; leave it out.")
     columns = [np.stack(column) for column in zip(*crops, strict=True)]
     partial = job.file.with_suffix(".partial.npz")
     names = ("coded", "original", "qp", "face", "concealed")
@@ -174,9 +186,9 @@ def _prepare(job: _Job, encode: EncodeClip) -> None:
 _Crop = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], Mask, np.bool_]
 
 
-def _coding(job: _Job, encode: EncodeClip, chance: np.random.Generator) -> Iterator[_Crop]:
+def _coding(job: _Job, path: Path, encode: EncodeClip, chance: np.random.Generator) -> Iterator[_Crop]:
     """Crops of one coding of a clip, at a rate and share as calls have them."""
-    width, height = Clip(job.clip.path).size
+    width, height = Clip(path).size
     # Most clips are soft and already compressed once; made smaller they are as sharp as a camera's picture.
     least = max(_LEAST_SIDE, job.crop + MACROBLOCK)
     shrink = max(float(chance.choice([1.0, 0.75, 0.5])), min(1.0, least / min(width, height)))
@@ -188,7 +200,7 @@ def _coding(job: _Job, encode: EncodeClip, chance: np.random.Generator) -> Itera
         out = Path(folder) / "coded.mp4"
         interval = float(chance.choice([1.5, 30.0]))
         encode(
-            job.clip.path, out, stats_path(out), kbps * 1e3, share, job.seconds,
+            path, out, stats_path(out), kbps * 1e3, share, job.seconds,
             mode=mode, size=size, keyframe_interval=interval,
         )  # fmt: skip
         masks = read_masks(stats_path(out))
@@ -196,7 +208,7 @@ def _coding(job: _Job, encode: EncodeClip, chance: np.random.Generator) -> Itera
         numbers = _chosen(len(masks), job.pictures, lost, chance)
         wanted = {number + step for number in numbers for step in (0, 1)}
         coded = _decoded(out, wanted, lost)
-        original = dict(Clip(job.clip.path, size).pictures(wanted))
+        original = dict(Clip(path, size).pictures(wanted))
     for number in numbers:
         if all(n in coded and n in original for n in (number, number + 1)):
             concealed = np.bool_(lost is not None and number >= lost)

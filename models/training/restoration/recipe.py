@@ -33,8 +33,8 @@ class RestorerRecipe:
     `batch`: pairs of successive crops of `crop` samples across and down, cut out of stored ones of `stored`, both
     multiples of 16; `ema`: decay of the averaged weights that are kept; `bf16`: in bfloat16 where that is safe;
     `threads`: of PyTorch; `workers`: processes that make batches; `clips`: use only so many (0: all); `codings`: of
-    each clip, of its first `seconds`, with crops of `pictures` of each; `checkpoint_every`, `pictures_every`: steps
-    between them.
+    each clip, of its first `seconds`, with crops of `pictures` of each; `portraits`: codings of each portrait, moved
+    for a short clip (0: none); `checkpoint_every`, `pictures_every`: steps between them.
     """
 
     name: str = "fast"
@@ -75,5 +75,6 @@ class RestorerRecipe:
     codings: int = 3
     seconds: float = 5.0
     pictures: int = 7
+    portraits: int = 0
     checkpoint_every: int = 500
     pictures_every: int = 2000

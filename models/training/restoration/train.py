@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import nn
 
+from models.evaluation.detector import FILE
 from models.networks.backbones import choose
 from models.networks.features import SQUEEZENET, SqueezeNet
 from models.networks.restorer import SCALE, FastRestorer
@@ -30,6 +31,7 @@ from models.training.restoration.recipe import RestorerRecipe
 from models.training.restoration.sheets import Sheet
 from models.training.restoration.start import load_restorer
 from models.training.restoration.units import check_units
+from models.training.stills import permissive_portraits
 from shared.errors import SemcallError
 from shared.grid import MACROBLOCK
 
@@ -63,6 +65,11 @@ def rounds(
             clips, out / "pairs", encode, recipe.codings, recipe.seconds, os.cpu_count() or 1, recipe.stored, console,
             recipe.pictures,
         )  # fmt: skip
+        if recipe.portraits:
+            files += prepare(
+                permissive_portraits(data), out / "pairs", encode, recipe.portraits, _PORTRAIT_SECONDS,
+                os.cpu_count() or 1, recipe.stored, console, _PORTRAIT_PICTURES, data / "weights" / FILE,
+            )  # fmt: skip
     pairs = load(files, recipe.stored)
     sheet = Sheet(pairs, recipe.seed + _SHEET)
     epoch = max(1, len(pairs.clip) // (recipe.batch * fabric.world_size))
@@ -141,8 +148,9 @@ _BINDING = ("name", "seed", "channels", "pixel", "steady", "background", "face",
             "codings", "seconds")  # fmt: skip
 """What a run may not change and go on."""
 _OF_NETWORK = {"fast": ("depth", "chroma", "quantisers"), "paper": ("blocks",)}
-_LATER = ("stored", "halve_epochs", "momentum", "adversarial", "mesh", "deep", "start", "pictures")
+_LATER = ("stored", "halve_epochs", "momentum", "adversarial", "mesh", "deep", "start", "pictures", "portraits")
 """The same, of entries that earlier checkpoints lack: they bind where they are not what they were then."""
+_PORTRAIT_SECONDS, _PORTRAIT_PICTURES = 2.5, 7
 _SHEET = 1000  # other crops than those of any round's first steps
 _PIXEL_STEADY = 0.2  # `steady` of the round of pixels: what flickers comes with the features
 _WON = 0.1  # of a discriminator's loss, ln 2 where it cannot tell

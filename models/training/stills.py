@@ -1,0 +1,70 @@
+"""The still pictures of the data directory, by their manifest: photographs and portraits."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import SemcallError
+
+Image = NDArray[np.uint8]
+"""BGR, [h, w, 3], or one plane, [h, w]."""
+_PERMISSIVE = ("MIT", "Apache-2.0")
+_TOO_CROWDED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """One row of the manifest. `name`: file name without suffix; `path`: of the file; `origin`: whose it is."""
+
+    name: str
+    path: Path
+    faces: int
+    licence: str
+    origin: str = ""
+
+
+def stills(data: Path, folder: str) -> list[Still]:
+    """The manifest's pictures in `data`/images/`folder` ("photos" or "faces"). Raises SemcallError without it."""
+    path = data / "images" / "manifest.tsv"
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+    except OSError as error:
+        raise SemcallError(f"{path} cannot be read; name the data directory with --data.") from error
+    return [
+        Still(
+            Path(row["path"]).stem,
+            path.parent / row["path"],
+            int(row["faces"]),
+            row["licence"],
+            row.get("origin", ""),
+        )
+        for row in rows
+        if row["path"].startswith(f"{folder}/")
+    ]
+
+
+def permissive_portraits(data: Path) -> list[Still]:
+    """Pictures of one to four people under MIT or Apache-2.0. Raises SemcallError without the manifest."""
+    return [
+        still for still in stills(data, "faces") if still.licence in _PERMISSIVE and 1 <= still.faces <= _TOO_CROWDED
+    ]
+
+
+def by_licence(portraits: list[Still]) -> dict[str, list[str]]:
+    """Sorted names under each licence, for a card."""
+    return {licence: sorted(still.name for still in portraits if still.licence == licence) for licence in _PERMISSIVE}
+
+
+def read_picture(path: Path) -> Image:
+    """A picture file as BGR, uint8 [h, w, 3]. Raises SemcallError when it cannot be read."""
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise SemcallError(f"The picture {path} cannot be read; get the data again.")
+    return np.asarray(picture, np.uint8)
