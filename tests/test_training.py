@@ -41,6 +41,7 @@ from models.training.recipe import read_recipe  # noqa: E402
 from models.training.restoration import judge, pairs, train  # noqa: E402
 from models.training.restoration.adversary import WARM_UP, Adversary  # noqa: E402
 from models.training.restoration.batches import Batches  # noqa: E402
+from models.training.restoration.crops import decoded  # noqa: E402
 from models.training.restoration.effects import FINE_QP, side_effects  # noqa: E402
 from models.training.restoration.export import strengthen  # noqa: E402
 from models.training.restoration.networks import discriminator, network  # noqa: E402
@@ -172,7 +173,7 @@ def test_a_lost_access_unit_shows(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "coded.mp4"
     ENCODE(clip.path, out, out.with_suffix(".jsonl"), 600e3, 0.0, 1.0, keyframe_interval=30.0)
     wanted = {9, 10, 11, 12}
-    whole, lossy = (pairs._decoded(out, wanted, lost) for lost in (None, 10))
+    whole, lossy = (decoded(out, wanted, lost) for lost in (None, 10))
     assert set(whole) == set(lossy) == wanted
     assert np.array_equal(whole[9][0], lossy[9][0])
     assert np.array_equal(lossy[10][0], lossy[9][0])

@@ -16,9 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal, Protocol
 from zipfile import BadZipFile
 
-import av
 import numpy as np
-from av.codec.context import Flags
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -27,19 +25,15 @@ from models.evaluation.study.coding import read_masks, stats_path
 from models.evaluation.study.engine import Failure, run
 from models.evaluation.study.protocol import target_kbps
 from models.training.manifest import TrainingClip
+from models.training.restoration.crops import Crop, crops, decoded
 from models.training.restoration.moving import write_moving
 from models.training.stills import Still
 from shared.clips import Clip, fitted
 from shared.errors import SemcallError
-from shared.grid import MACROBLOCK, Mask, grid_shape
-from shared.picture import I420, cropped, i420_from_frame, size_of
-from shared.quantisers import SIDE_DATA, quantiser_map
+from shared.grid import MACROBLOCK
 
 CROP = 128
 """Samples of a crop across and down where nothing else is asked for, on the macroblock grid."""
-_PER_CROP = 60_000  # samples of a picture
-_MOST_CROPS = 8
-_ON_FACE = 0.6
 _LOSSY = 0.3  # of the codings
 _AFTER_LOSS = 12  # pictures among which concealed ones are sought
 _LEAST_SIDE = 272
@@ -173,20 +167,17 @@ def _prepare(job: _Job, encode: EncodeClip) -> None:
         if job.detector is not None:
             path = Path(folder) / "moving.mp4"
             write_moving(job.source.path, job.detector, path, job.seconds, chance)
-        crops = [crop for _ in range(job.codings) for crop in _coding(job, path, encode, chance)]
-    if not crops:
+        found = [crop for _ in range(job.codings) for crop in _coding(job, path, encode, chance)]
+    if not found:
         raise SemcallError(f"{job.source.path} gives no crop: it is too short or too small; leave it out.")
-    columns = [np.stack(column) for column in zip(*crops, strict=True)]
+    columns = [np.stack(column) for column in zip(*found, strict=True)]
     partial = job.file.with_suffix(".partial.npz")
     names = ("coded", "original", "qp", "face", "concealed")
     np.savez(partial, **dict(zip(names, columns, strict=True)))  # type: ignore[arg-type]
     partial.rename(job.file)
 
 
-_Crop = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], Mask, np.bool_]
-
-
-def _coding(job: _Job, path: Path, encode: EncodeClip, chance: np.random.Generator) -> Iterator[_Crop]:
+def _coding(job: _Job, path: Path, encode: EncodeClip, chance: np.random.Generator) -> Iterator[Crop]:
     """Crops of one coding of a clip, at a rate and share as calls have them."""
     width, height = Clip(path).size
     # Most clips are soft and already compressed once; made smaller they are as sharp as a camera's picture.
@@ -207,12 +198,12 @@ def _coding(job: _Job, path: Path, encode: EncodeClip, chance: np.random.Generat
         lost = int(chance.integers(3, max(4, len(masks) - 3))) if chance.random() < _LOSSY else None
         numbers = _chosen(len(masks), job.pictures, lost, chance)
         wanted = {number + step for number in numbers for step in (0, 1)}
-        coded = _decoded(out, wanted, lost)
+        coded = decoded(out, wanted, lost)
         original = dict(Clip(path, size).pictures(wanted))
     for number in numbers:
         if all(n in coded and n in original for n in (number, number + 1)):
             concealed = np.bool_(lost is not None and number >= lost)
-            yield from _crops(coded, original, number, masks[number], concealed, chance, job.crop)
+            yield from crops(coded, original, number, masks[number], concealed, chance, job.crop)
 
 
 def _chosen(count: int, pictures: int, lost: int | None, chance: np.random.Generator) -> list[int]:
@@ -223,59 +214,3 @@ def _chosen(count: int, pictures: int, lost: int | None, chance: np.random.Gener
     if lost is not None:
         numbers |= {int(n) for n in lost + chance.integers(0, _AFTER_LOSS, 2)}
     return sorted(n for n in numbers if n < count - 1)
-
-
-def _decoded(path: Path, wanted: set[int], lost: int | None) -> dict[int, tuple[I420, NDArray[np.uint8]]]:
-    """Pictures and quantisers by number, where access unit `lost` never came: the picture before stands for it."""
-    found: dict[int, tuple[I420, NDArray[np.uint8]]] = {}
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.options = dict(SIDE_DATA)
-        stream.codec_context.flags |= Flags.low_delay | Flags.output_corrupt
-        stream.thread_type = "NONE"
-        latest: tuple[I420, NDArray[np.uint8]] | None = None
-        for number, packet in enumerate(packet for packet in container.demux(stream) if packet.size):
-            if number != lost:
-                for frame in stream.codec_context.decode(packet):
-                    i420 = i420_from_frame(frame)
-                    rows, columns = grid_shape(*size_of(i420))
-                    latest = i420, np.ascontiguousarray(quantiser_map(frame)[:rows, :columns])
-            if number in wanted and latest is not None:
-                found[number] = latest
-            if number >= max(wanted):
-                break
-    return found
-
-
-def _crops(
-    coded: dict[int, tuple[I420, NDArray[np.uint8]]],
-    original: dict[int, I420],
-    number: int,
-    face: Mask,
-    concealed: np.bool_,
-    chance: np.random.Generator,
-    crop: int,
-) -> Iterator[_Crop]:
-    """Crops on the macroblock grid of a picture and the next, most of them on the face."""
-    width, height = size_of(original[number])
-    edge = crop // MACROBLOCK
-    last_row, last_column = height // MACROBLOCK - edge, width // MACROBLOCK - edge
-    if min(last_row, last_column) < 0:
-        return
-    on_face = np.argwhere(face)
-    for _ in range(min(_MOST_CROPS, max(1, width * height // _PER_CROP))):
-        if len(on_face) and chance.random() < _ON_FACE:
-            row, column = on_face[chance.integers(len(on_face))] - chance.integers(1, edge, 2)
-        else:
-            row, column = chance.integers(last_row + 1), chance.integers(last_column + 1)
-        row, column = int(np.clip(row, 0, last_row)), int(np.clip(column, 0, last_column))
-        area = slice(row, row + edge), slice(column, column + edge)
-        corner = row * MACROBLOCK, column * MACROBLOCK
-        pair = (number, number + 1)
-        yield (
-            np.stack([cropped(coded[n][0], *corner, crop, crop) for n in pair]),
-            np.stack([cropped(original[n], *corner, crop, crop) for n in pair]),
-            np.stack([coded[n][1][area] for n in pair]),
-            face[area],
-            concealed,
-        )
