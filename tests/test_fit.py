@@ -85,7 +85,7 @@ def test_one_process_takes_the_batches_by_their_steps_and_needs_no_fabric_to_rea
     assert all(torch.equal(found, batch(step)[0]) for step, found in enumerate(seen))
     state = torch.load(tmp_path / "small.pt", weights_only=True)
     assert set(state) == {
-        "about", "net", "ema", "optimiser", "step", "seconds", "smooth", "length", "watched"
+        "about", "net", "ema", "optimiser", "step", "seconds", "smooth", "length", "watched", "facts"
     }  # fmt: skip
     torch.nn.Conv2d(3, 3, 3).load_state_dict(state["ema"])
 

@@ -15,7 +15,7 @@ from models.evaluation.detector import ReferenceDetector
 from models.training import stills
 from models.training.restoration import moving, pairs
 from models.training.restoration.moving import moved, write_moving
-from models.training.stills import by_licence, permissive_portraits
+from models.training.stills import by_origin, permissive_portraits
 from sender.offline import encode_at
 from shared.astronaut import photograph
 from shared.clips import Clip
@@ -134,7 +134,7 @@ def portrait_data(folder: Path) -> Path:
 def test_portraits_are_permissive_and_of_few_people(tmp_path: Path) -> None:
     (one,) = permissive_portraits(portrait_data(tmp_path / "data"))
     assert (one.name, one.origin, one.licence) == ("one", "somebody/somewhere", "MIT")
-    assert by_licence([one]) == {"MIT": ["one"], "Apache-2.0": []}
+    assert by_origin([one]) == {"MIT, somebody/somewhere": ["one"]}
     assert len(stills.stills(tmp_path / "data", "faces")) == 4
     with pytest.raises(SemcallError, match=r"manifest\.tsv cannot be read; name the data directory with --data"):
         permissive_portraits(tmp_path)

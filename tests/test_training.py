@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from models.evaluation.study.coding import read_masks, stats_path
+from models.evaluation.study.measure import decoded
 from models.evaluation.study.metrics import Metrics
 from models.registry import find_model
 from sender.offline import encode_at
@@ -38,10 +40,9 @@ from models.training.coding import rate, transcode  # noqa: E402
 from models.training.fit import Fit  # noqa: E402
 from models.training.manifest import permissive_clips  # noqa: E402
 from models.training.recipe import read_recipe  # noqa: E402
-from models.training.restoration import judge, pairs, train  # noqa: E402
+from models.training.restoration import eyes, judge, pairs  # noqa: E402
 from models.training.restoration.adversary import WARM_UP, Adversary  # noqa: E402
 from models.training.restoration.batches import Batches  # noqa: E402
-from models.training.restoration.crops import decoded  # noqa: E402
 from models.training.restoration.effects import FINE_QP, side_effects  # noqa: E402
 from models.training.restoration.export import strengthen  # noqa: E402
 from models.training.restoration.networks import discriminator, network  # noqa: E402
@@ -99,6 +100,10 @@ def moving(width: int, height: int, count: int, seed: int = 0, blur: float = 1.5
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
+    return clips_data(tmp_path)
+
+
+def clips_data(tmp_path: Path) -> Path:
     """A data directory with three coded clips: two permissive, one not."""
     import av
 
@@ -150,7 +155,7 @@ def prepared(data: Path, folder: Path, pictures: int = 7) -> pairs.Pairs:
 
 def test_pairs_are_aligned_permissive_and_kept(data: Path, tmp_path: Path) -> None:
     found = prepared(data, tmp_path / "pairs")
-    files = sorted((tmp_path / "pairs").iterdir())
+    files = sorted((tmp_path / "pairs").glob("*.npz"))
     assert [file.name for file in files] == ["one-1.npz"]
     assert found.coded.shape == found.original.shape == (len(found.clip), 2, 192, 128)
     assert found.qp.shape == (len(found.clip), 2, 8, 8)
@@ -173,7 +178,7 @@ def test_a_lost_access_unit_shows(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "coded.mp4"
     ENCODE(clip.path, out, out.with_suffix(".jsonl"), 600e3, 0.0, 1.0, keyframe_interval=30.0)
     wanted = {9, 10, 11, 12}
-    whole, lossy = (decoded(out, wanted, lost) for lost in (None, 10))
+    whole, lossy = (decoded(out, frozenset(wanted), lost) for lost in (None, 10))
     assert set(whole) == set(lossy) == wanted
     assert np.array_equal(whole[9][0], lossy[9][0])
     assert np.array_equal(lossy[10][0], lossy[9][0])
@@ -223,7 +228,7 @@ def test_training_resumes_where_it_stopped(
     data: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted at step 9 and started again from the checkpoint of step 6, the result is the same to the bit."""
-    monkeypatch.setattr(judge, "CODINGS", ((400, 15),))
+    monkeypatch.setattr(judge, "CODINGS", ((400, 15, False),))
     monkeypatch.setattr("models.training.restoration.train.export_restorer", lambda *_: None)
     train_restorer(recipe, data, tmp_path / "straight", ENCODE)
     one_step = Fit._one_step
@@ -417,9 +422,11 @@ def test_train_restorer_exports_judges_and_writes_a_card(
     assert find_model(str(path)).card == card
     assert list(card["training_data"]["clips"]) == ["one-1"]
     results = card["metrics"]["results"]
-    assert [(one["clip"], one["kbps"], one["share"]) for one in results] == [
-        ("three-1", kbps, share) for kbps, share in judge.CODINGS
+    assert [(one["clip"], one["kbps"], one["share"], one["lost"]) for one in results] == [
+        ("three-1", *coding) for coding in judge.CODINGS
     ]
+    whole, lossy = results[0], results[-1]
+    assert whole["frame"]["psnr"][0] > lossy["frame"]["psnr"][0] + 0.5, "the loss does not show"
     assert 20 < results[0]["frame"]["psnr"][0] < 60
     i420 = moving(64, 48, 1)[0]
     assert Restorer(path).restore(i420, np.full((3, 4), 30, np.uint8)).shape == (72, 64)
@@ -445,11 +452,12 @@ def test_a_card_says_what_brisque_the_original_has(
     monkeypatch.setattr(judge, "SECONDS", 1.0)
     (clip,) = permissive_clips(data, "val")
     coded = judge._coded(clip, 400, 15, tmp_path, ENCODE)
-    originals = judge._originals(clip, coded)
+    masks = read_masks(stats_path(coded))
+    originals = dict(Clip(clip.path).pictures({4, 9}))
 
     def said(brisque: Any, box: Any) -> dict[str, Any]:
         monkeypatch.setattr(judge, "face_box", lambda *_: box)
-        return judge._brisque_of_originals(originals, coded, Metrics({}, {}, brisque, None, None))
+        return judge._brisque_of_originals(originals, masks, Metrics({}, {}, brisque, None, None))
 
     height = Clip(clip.path).size[1]
     assert said(None, None) == {}
@@ -584,7 +592,7 @@ def write_recipe(path: Path, recipe: RestorerRecipe) -> Path:
 
 def test_the_papers_network_trains_and_exports(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its whole recipe, tiny: epochs, halvings, the discriminator, both ways to a model file, the contact sheet."""
-    monkeypatch.setattr(train, "SqueezeNet", Eye)
+    monkeypatch.setattr(eyes, "SqueezeNet", Eye)
     monkeypatch.setattr(judge, "SECONDS", 1.0)
     monkeypatch.setattr(export_rgb, "_TIMED_AT", (64, 48))
     (data / "weights").mkdir()
@@ -666,8 +674,9 @@ def test_unfit_sizes_and_networks_are_refused(data: Path, tmp_path: Path) -> Non
     for change in ({"deep": 2}, {"network": "fast", "deep": -1}):
         with pytest.raises(SemcallError, match=r"deep = -?\d: a number of convolutions, 0 or more"):
             begin(**change)
-    begin()  # nothing of the above has waited for pairs
-    with pytest.raises(SemcallError, match="holds crops of 64 samples, not 128: use another output directory"):
+    assert not (tmp_path / "pairs").exists(), "nothing of the above has waited for pairs"
+    begin()
+    with pytest.raises(SemcallError, match=r"pairs have crop = 64: use another output directory"):
         begin(stored=128)
 
 

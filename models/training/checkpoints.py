@@ -18,7 +18,7 @@ from shared.inference import first_line
 
 _UNNAMED = {"fast": {"channels", "depth", "chroma", "quantisers"}, "small": {"channels", "depth", "pixel_steps"}}
 """By which entries of its recipe a checkpoint without a `kind` is known."""
-_CARRIED = ("training_data", "licence", "metrics")
+_CARRIED = ("training_data", "licence", "metrics", "start", "strengths", "eyes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,8 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     if state is None:
         raise SemcallError(f"There is no checkpoint {path}: give the file that a training wrote.")
     found = dict(state) if isinstance(state, dict) else {}
+    if isinstance(facts := found.pop("facts", {}), dict):
+        found = facts | found
     recipe = found.setdefault("recipe", found.get("about"))  # what Fit calls it
     if isinstance(recipe, dict) and "kind" not in found:
         # Fit keeps it with the recipe; earlier trainers of networks on planes name no kind.
@@ -100,6 +102,7 @@ def _paper(state: Mapping[str, Any], name: str, options: ExportOptions) -> Expor
 def _fast(state: Mapping[str, Any], name: str, options: ExportOptions) -> Exported:
     from models.networks.restorer import FastRestorer
     from models.training.export import write
+    from models.training.restoration.export import strengthen
 
     recipe = state["recipe"]
     try:
@@ -114,6 +117,7 @@ def _fast(state: Mapping[str, Any], name: str, options: ExportOptions) -> Export
             recipe.get("deep", 0),
         )
         net.load_state_dict(state["ema"])
+        strengthen(net, *(float(by) for by in state.get("strengths", (1, 1))))
     except Exception as error:  # torch raises many kinds
         raise _unfit(options.checkpoint, error) from error
     path = write(net, name, options.out, _facts(state, options))

@@ -105,6 +105,8 @@ class Fit:
     The rate rises a little, then falls as a cosine; with `halve`, (steps before the first halving, steps between), it
     starts in full. `momentum`: Adam's first beta, without a decay of weights; None: AdamW with a slight one.
 
+    `facts`: what else a checkpoint tells of itself.
+
     `fabric`: where it runs (None: `launched(bf16)`). Of several processes each takes batches of its own and only the
     first writes or says anything; gradients are averaged, so all have the same weights. Running means of what is
     watched are the process's own.
@@ -133,8 +135,9 @@ class Fit:
         halve: tuple[int, int] | None = None,
         momentum: float | None = None,
         fabric: Fabric | None = None,
+        facts: dict[str, Any] | None = None,
     ) -> None:
-        self.name, self.net, self.folder, self.about = name, net, folder, about
+        self.name, self.net, self.folder, self.about, self.facts = name, net, folder, about, facts or {}
         self.checkpoint = folder / f"{name}.pt"
         self.step, self.seconds, self.smooth = 0, 0.0, math.nan
         self._batch, self._loss, self._show = batch, loss, show
@@ -208,6 +211,7 @@ class Fit:
         partial = self.checkpoint.with_suffix(".partial")
         state = {
             "about": self.about,
+            "facts": self.facts,
             "net": self.net.state_dict(),
             "ema": self.ema,
             "optimiser": self._optimiser.state_dict(),

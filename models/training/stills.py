@@ -35,31 +35,44 @@ def stills(data: Path, folder: str) -> list[Still]:
     try:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
+        return [
+            Still(
+                Path(row["path"]).stem,
+                path.parent / row["path"],
+                int(row["faces"]),
+                row["licence"],
+                row.get("origin", ""),
+            )
+            for row in rows
+            if row["path"].startswith(f"{folder}/")
+        ]
     except OSError as error:
         raise SemcallError(f"{path} cannot be read; name the data directory with --data.") from error
-    return [
-        Still(
-            Path(row["path"]).stem,
-            path.parent / row["path"],
-            int(row["faces"]),
-            row["licence"],
-            row.get("origin", ""),
-        )
-        for row in rows
-        if row["path"].startswith(f"{folder}/")
-    ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # no text, no number, or no such column
+        raise SemcallError(f"{path} is no list of stills ({error!r}); get the data again.") from error
 
 
 def permissive_portraits(data: Path) -> list[Still]:
-    """Pictures of one to four people under MIT or Apache-2.0. Raises SemcallError without the manifest."""
-    return [
-        still for still in stills(data, "faces") if still.licence in _PERMISSIVE and 1 <= still.faces <= _TOO_CROWDED
-    ]
+    """Pictures of one to four people under MIT or Apache-2.0, by the manifest.
+
+    Raises SemcallError without it, and where it lists none.
+    """
+    found = [one for one in stills(data, "faces") if one.licence in _PERMISSIVE and 1 <= one.faces <= _TOO_CROWDED]
+    if not found:
+        raise SemcallError(f"{data / 'images'} has no permissive portrait; name the data directory with --data.")
+    return found
 
 
-def by_licence(portraits: list[Still]) -> dict[str, list[str]]:
-    """Sorted names under each licence, for a card."""
-    return {licence: sorted(still.name for still in portraits if still.licence == licence) for licence in _PERMISSIVE}
+def by_origin(portraits: list[Still]) -> dict[str, list[str]]:
+    """Sorted names by licence and origin, for a card.
+
+    >>> by_origin([Still("b", Path(), 1, "MIT", "x/y"), Still("a", Path(), 1, "MIT", "x/y")])
+    {'MIT, x/y': ['a', 'b']}
+    """
+    found: dict[str, list[str]] = {}
+    for one in sorted(portraits, key=lambda one: (one.licence, one.origin, one.name)):
+        found.setdefault(f"{one.licence}, {one.origin}", []).append(one.name)
+    return found
 
 
 def read_picture(path: Path) -> Image:

@@ -18,6 +18,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from av.codec.context import Flags
 from numpy.typing import NDArray
 
 from models.evaluation.flicker import flicker
@@ -37,6 +38,7 @@ JUDGED = 10
 WINDOW = 160
 BEFORE = 8
 """Pictures before each of those that are restored too: a restored picture depends on the last ones."""
+_FLAT_SPAN = 6
 _LEAST_FACE = 48  # samples across and down of a patch that metrics are taken of
 
 Box = tuple[int, int, int, int]
@@ -45,16 +47,16 @@ Boxes = Mapping[int, Box]
 """Boxes that are given, by picture number; each holds until the next."""
 
 
-def judged(frames: int) -> list[int]:
-    """Numbers of the pictures that are judged, evenly spread; each has a next one.
+def judged(frames: int, first: int = 0) -> list[int]:
+    """Numbers of the pictures that are judged, evenly spread from `first` on; each has a next one.
 
-    >>> judged(300)[:3], judged(2), judged(1)
-    ([27, 54, 81], [0], [])
+    >>> judged(300)[:3], judged(300, 150)[:3], judged(2), judged(1)
+    ([27, 54, 81], [163, 177, 190], [0], [])
     """
-    if frames < 2:
+    if frames < first + 2:
         return []
-    count = min(JUDGED, frames - 1)
-    return sorted({round(float(at)) for at in np.linspace(0, frames - 2, count + 2)[1:-1]})
+    count = min(JUDGED, frames - first - 1)
+    return sorted({round(float(at)) for at in np.linspace(first, frames - 2, count + 2)[1:-1]})
 
 
 def measure(
@@ -63,17 +65,19 @@ def measure(
     metrics: Metrics,
     restorers: Mapping[str, Path | None],
     boxes: Boxes | None = None,
+    lost: int | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Metrics by restorer's name: `{"face": {...}, "frame": {...}, "restorer_ms": ..., "judged": ...}`.
 
-    `restorers`: ONNX files by name, None for the pictures as they are. Raises SemcallError for what cannot be read.
+    `restorers`: ONNX files by name, None for the pictures as they are; `lost`: as `decoded` has it, and
+    only pictures from there on are judged. Raises SemcallError for what cannot be read.
     """
     masks = read_masks(stats_path(coded))
-    numbers = judged(len(masks))
+    numbers = judged(len(masks), lost or 0)
     wanted = frozenset(number + step for number in numbers for step in (0, 1))
     reference = _reference(source, wanted)
     before = {number - step for number in numbers for step in range(1, BEFORE + 1) if number >= step}
-    pictures = decoded(coded, wanted | before)
+    pictures = decoded(coded, wanted | before, lost)
     measured = {}
     for name, model in restorers.items():
         restore, times = _restoring(model, pictures)
@@ -120,20 +124,30 @@ def _reference(source: Path, wanted: frozenset[int]) -> dict[int, I420]:
     return dict(Clip(source).pictures(set(wanted)))
 
 
-def decoded(coded: Path, wanted: frozenset[int]) -> dict[int, tuple[I420, NDArray[np.uint8]]]:
-    """Pictures of a coded file, I420, with their quantisers, uint8 [rows, columns], by number."""
-    found = {}
+def decoded(
+    coded: Path, wanted: frozenset[int], lost: int | None = None
+) -> dict[int, tuple[I420, NDArray[np.uint8]]]:
+    """Pictures of a file of semcall's, I420, with their quantisers, uint8 [rows, columns], by number.
+
+    `lost`: the number of an access unit that never came: the picture before stands for it, and FFmpeg's decoder
+    conceals what is missing in those that follow.
+    """
+    found: dict[int, tuple[I420, NDArray[np.uint8]]] = {}
     with av.open(str(coded)) as container:
         stream = container.streams.video[0]
         stream.codec_context.options = dict(SIDE_DATA)
+        stream.codec_context.flags |= Flags.low_delay | Flags.output_corrupt  # a picture per access unit
         stream.thread_type = "NONE"
-        for number, frame in enumerate(container.decode(stream)):
-            if number in wanted:
-                i420 = i420_from_frame(frame)
-                rows, columns = grid_shape(*size_of(i420))
-                found[number] = i420, np.ascontiguousarray(quantiser_map(frame)[:rows, :columns])
-            if number >= max(wanted):
+        latest: av.VideoFrame | None = None
+        for number, packet in enumerate(packet for packet in container.demux(stream) if packet.size):
+            if number > max(wanted, default=-1):
                 break
+            for frame in stream.codec_context.decode(packet) if number != lost else ():
+                latest = frame
+            if number in wanted and latest is not None:
+                i420 = i420_from_frame(latest)
+                rows, columns = grid_shape(*size_of(i420))
+                found[number] = i420, np.ascontiguousarray(quantiser_map(latest)[:rows, :columns])
     return found
 
 
@@ -187,7 +201,9 @@ class _Pair:
 def _frame(found: dict[str, list[float]], pair: _Pair, metrics: Metrics, number: int) -> None:
     found["ssim"].append(float(pair.similarity.mean()))
     found["psnr"].append(psnr(pair.one, pair.other))
-    found["flicker"].append(flicker([pair.one, pair.one_next], [pair.other, pair.other_next]))
+    changes = [pair.one, pair.one_next], [pair.other, pair.other_next]
+    found["flicker"].append(flicker(*changes))
+    found["flat_flicker"].append(flicker(*changes, flat(pair.one)))
     if metrics.brisque is not None:
         found["brisque"].append(metrics.brisque(pair.bgr))
     if metrics.distance is not None and fits(pair.bgr):
@@ -212,6 +228,12 @@ def _face(found: dict[str, list[float]], pair: _Pair, metrics: Metrics, number: 
         found["distance"].append(metrics.distance(cut(pair.original, place), cut(pair.bgr, place)))
     if metrics.identity is not None:
         found["identity"].append(metrics.identity(pair.original, pair.bgr))
+
+
+def flat(luma: Plane) -> NDArray[np.bool_]:
+    """Where 5x5 samples of a plane, uint8 [H, W], span at most 6 code values: bare walls."""
+    square = np.ones((5, 5), np.uint8)
+    return np.asarray(cv2.subtract(cv2.dilate(luma, square), cv2.erode(luma, square)) <= _FLAT_SPAN)
 
 
 def around(centre: tuple[float, float], size: tuple[int, int], width: int, height: int) -> Box:

@@ -18,7 +18,7 @@ from rich.progress import track
 
 from models.evaluation.detector import FILE, Boxes, ReferenceDetector
 from models.training.manifest import TrainingClip, permissive_clips
-from models.training.stills import Image, by_licence, permissive_portraits, read_picture
+from models.training.stills import Image, by_origin, permissive_portraits, read_picture
 from shared.errors import SemcallError
 
 Plane = NDArray[np.float32]
@@ -103,7 +103,7 @@ def sources(data: Path, limit: int | None = None) -> dict[str, object]:
     clips = {clip.name: f"{clip.licence}, {clip.origin}" for clip in permissive_clips(data, "train")[:limit]}
     return {
         "clips": clips,
-        "portraits": by_licence(permissive_portraits(data)),
+        "portraits": by_origin(permissive_portraits(data)),
         "photographs": "BSDS500 without people (cite Martin et al. 2001; no licence stated), every fifth held out",
         "labelled_heads": "FASSEG train split, 194 heads (research use; cite Khan, Mauro, Leonardi 2015)",
     }

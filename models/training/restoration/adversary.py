@@ -23,16 +23,17 @@ class Adversary:
     """A discriminator in training. `loss`: its own, ln 2 where it cannot tell, near 0 where it wins.
 
     `net`: as in models/networks/discriminator.py (None: a PatchDiscriminator), moved to the device of `fabric` and
-    alike in all its processes, which average its gradients; None: this process alone, on the CPU. `momentum`: Adam's
-    first beta. `halve`: as Fit has it, in calls (None: `rate` stays).
+    alike in all its processes, which average its gradients; None: this process alone, on the CPU. `momentum`,
+    `decay`: Adam's betas. `halve`: as Fit has it, in calls (None: `rate` stays).
     """
 
     def __init__(
         self,
         rate: float = 2e-4,
         net: nn.Module | None = None,
-        *,
         momentum: float = 0.5,
+        decay: float = 0.99,
+        *,
         halve: tuple[int, int] | None = None,
         fabric: Fabric | None = None,
     ) -> None:
@@ -41,7 +42,7 @@ class Adversary:
             self.net.to(fabric.device)
         self.loss = float("nan")
         self._rate, self._halve, self._fabric = rate, halve, fabric
-        self._optimiser = torch.optim.Adam(self.net.parameters(), rate, betas=(momentum, 0.99))
+        self._optimiser = torch.optim.Adam(self.net.parameters(), rate, betas=(momentum, decay))
         self._calls = 0
 
     def state_dict(self) -> dict[str, Any]:

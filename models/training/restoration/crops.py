@@ -1,18 +1,14 @@
-"""Crops of what the link makes of a clip: pictures after FFmpeg's decoder, which conceals what is missing."""
+"""Crops of what the link makes of a clip, beside the original's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-import av
 import numpy as np
-from av.codec.context import Flags
 from numpy.typing import NDArray
 
-from shared.grid import MACROBLOCK, Mask, grid_shape
-from shared.picture import I420, cropped, i420_from_frame, size_of
-from shared.quantisers import SIDE_DATA, quantiser_map
+from shared.grid import MACROBLOCK, Mask
+from shared.picture import I420, cropped, size_of
 
 _PER_CROP = 60_000  # samples of a picture
 _MOST_CROPS = 8
@@ -20,31 +16,6 @@ _ON_FACE = 0.6
 
 Crop = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], Mask, np.bool_]
 """As Pairs holds it: coded, original [2, 3 S / 2, S], quantisers [2, S / 16, S / 16], mask, whether a loss shows."""
-
-
-def decoded(path: Path, wanted: set[int], lost: int | None) -> dict[int, tuple[I420, NDArray[np.uint8]]]:
-    """Pictures and luma quantisers of a coded file by number, uint8 [rows, columns], as far as they are `wanted`.
-
-    `lost`: the number of an access unit that never came: the picture before stands for it.
-    """
-    found: dict[int, tuple[I420, NDArray[np.uint8]]] = {}
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.options = dict(SIDE_DATA)
-        stream.codec_context.flags |= Flags.low_delay | Flags.output_corrupt
-        stream.thread_type = "NONE"
-        latest: tuple[I420, NDArray[np.uint8]] | None = None
-        for number, packet in enumerate(packet for packet in container.demux(stream) if packet.size):
-            if number != lost:
-                for frame in stream.codec_context.decode(packet):
-                    i420 = i420_from_frame(frame)
-                    rows, columns = grid_shape(*size_of(i420))
-                    latest = i420, np.ascontiguousarray(quantiser_map(frame)[:rows, :columns])
-            if number in wanted and latest is not None:
-                found[number] = latest
-            if number >= max(wanted):
-                break
-    return found
 
 
 def crops(

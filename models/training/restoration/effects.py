@@ -24,17 +24,20 @@ def side_effects(
 ) -> dict[str, float | list[float] | None]:
     """Over decoded pictures (I420), their quantisers (uint8 [rows, columns]) and originals (I420), of one size.
 
-    `colour_shift`: largest absolute mean change of a chroma plane, code values; `colour_error`: largest absolute mean
-    difference of one to the original's, of the decoded and of the restored pictures; `fine_psnr`: of restored to
+    `colour_shift`: the mean change of a chroma plane, its size averaged over the pictures, of the plane where it is
+    larger, code values; `colour_change`: mean absolute change of chroma samples; `colour_error`: as `colour_shift`,
+    but to the original's plane, of the decoded and of the restored pictures; `fine_psnr`: of restored to
     decoded luma in macroblocks of quantiser FINE_QP or less, dB (None without such, or where nothing changes);
     `mesh_2`, `mesh_4`, `mesh_8`: `mesh` at that period of the original, the decoded and the restored pictures, means.
     """
-    shifts, wrong, errors, counts = [], [], 0.0, 0
+    shifts, changes, wrong, errors, counts = [], [], [], 0.0, 0
     meshes: dict[int, list[list[float]]] = {2: [], 4: [], 8: []}
     for decoded, qp, original in pictures:
         restored = restore(decoded, qp)
         (before, colours), (after, mended) = planes(decoded), planes(restored)
-        shifts.append((mended.astype(np.float64) - colours).mean((1, 2)))
+        change = mended.astype(np.float64) - colours
+        shifts.append(change.mean((1, 2)))
+        changes.append(np.abs(change).mean())
         wrong.append([(seen.astype(np.float64) - planes(original)[1]).mean((1, 2)) for seen in (colours, mended)])
         fine = mask_to_pixels(qp <= FINE_QP, *size_of(decoded))
         errors += float(np.square(after[fine].astype(np.float64) - before[fine]).sum())
@@ -42,8 +45,9 @@ def side_effects(
         for period, found in meshes.items():
             found.append([mesh(luma, period) for luma in (planes(original)[0], before, after)])
     return {
-        "colour_shift": round(float(np.abs(np.mean(shifts, 0)).max()), 3),
-        "colour_error": [round(float(np.abs(one).max()), 3) for one in np.mean(wrong, 0)],
+        "colour_shift": round(float(np.abs(shifts).mean(0).max()), 3),
+        "colour_change": round(float(np.mean(changes)), 3),
+        "colour_error": [round(float(one.max()), 3) for one in np.abs(wrong).mean(0)],
         "fine_psnr": round(10 * math.log10(255**2 * counts / errors), 2) if errors else None,
         **{
             f"mesh_{period}": [round(float(value), 3) for value in np.mean(found, 0)]

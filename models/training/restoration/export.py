@@ -16,11 +16,9 @@ from models.training.export import write
 from models.training.export_rgb import write_rgb
 from models.training.fit import Fit
 from models.training.manifest import permissive_clips
-from models.training.recipe import started_from
 from models.training.restoration.judge import as_json, definition, judge
 from models.training.restoration.pairs import EncodeClip
 from models.training.restoration.recipe import RestorerRecipe
-from models.training.stills import by_licence, permissive_portraits
 
 
 def export_restorer(
@@ -36,19 +34,13 @@ def export_restorer(
     with TemporaryDirectory() as trial:  # nothing that has no figures yet is to be taken for the result
         path = _write(net, recipe.name, Path(trial), {})
         results = judge(path, permissive_clips(data, "val"), data, folder / "judged", encode)
-    train = permissive_clips(data, "train")[: recipe.clips or None]
     card = {
-        "training_data": {
-            "source": "talking-head clips under MIT, Apache-2.0 or CC-BY; never a validation identity",
-            "clips": {clip.name: clip.licence for clip in train},
-            **({"portraits": by_licence(permissive_portraits(data))} if recipe.portraits else {}),
-        },
+        **fit.facts,
         "training": {
             "recipe": asdict(recipe),
             "last_round": {"name": fit.name, "steps": fit.step, "minutes": round(fit.seconds / 60, 1)},
         },
         "command": command,
-        **started_from(recipe.start),
         "metrics": {"definition": definition(data), "results": as_json(results)},
     }
     return _write(net, recipe.name, folder, card)

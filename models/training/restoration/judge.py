@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.progress import track
 
 from models.evaluation.study.coding import Encode, code, read_masks, stats_path
@@ -21,24 +19,30 @@ from models.evaluation.study.results import mean_known
 from models.training.manifest import TrainingClip
 from models.training.restoration.effects import FINE_QP, side_effects
 from shared.clips import Clip
-from shared.lines import read_lines
+from shared.grid import Mask
 from shared.picture import I420, bgr_from_i420, size_of
 from shared.restorer import Restorer
 
-CODINGS = ((400, 15), (400, 0), (200, 15))
-"""kbit/s at 1280x720 (scaled to a clip's pixels) and percent of the bits for the face; the first is drawn."""
+Coding = tuple[int, int, bool]
+"""kbit/s at 1280x720 (scaled to a clip's pixels), percent of the bits for the face, whether something is lost."""
+CODINGS: tuple[Coding, ...] = ((400, 15, False), (400, 0, False), (200, 15, False), (400, 15, True))
+"""The first is drawn."""
 SECONDS = 4.0
 _DECODED = "decoded"
-_DIGITS = {"ssim": 4, "psnr": 2, "flicker": 3, "brisque": 1, "distance": 4, "identity": 3}
+_DIGITS = {"ssim": 4, "psnr": 2, "flicker": 3, "flat_flicker": 3, "brisque": 1, "distance": 4, "identity": 3}
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Figures of one clip at one coding: name of the metric to [decoded, restored], or None where there is none."""
+    """Figures of one clip at one coding: name of the metric to [decoded, restored], or None where there is none.
+
+    `lost`: the access unit in the middle never came, and no keyframe follows.
+    """
 
     clip: str
     kbps: int
     share: int
+    lost: bool
     face: dict[str, list[float | None]]
     frame: dict[str, list[float | None]]
     effects: Mapping[str, float | Sequence[float | None] | None]
@@ -52,13 +56,16 @@ def definition(data: Path) -> str:
     return (
         f"[decoded, restored], means over up to {JUDGED} pictures of the first {SECONDS:g} s, coded by semcall's "
         f"encoder at `kbps` (for 1280x720, scaled to a clip's pixels) in exact mode with `share` percent of the bits "
-        f"for the face. {named}. distance: of {WINDOW}x{WINDOW} samples. Lower is better for flicker, brisque and "
-        f"distance, higher for the others. docs/metrics.md defines them. effects: colour_shift, largest mean change "
-        f"of a chroma plane (code values); colour_error, largest mean difference of one to the original's, decoded "
-        f"and restored; fine_psnr, restored to decoded luma where the quantiser is at most {FINE_QP} (dB); mesh_2, "
-        f"mesh_4, mesh_8, how far a period of so many samples stands out of the spectrum of the "
-        f"original, the decoded and the restored picture (1: not at all); brisque_original, of the original's faces "
-        f"and frames."
+        f"for the face; lost: the access unit in the middle never came, FFmpeg's decoder conceals what is missing "
+        f"from there on, and only those pictures are judged. {named}. distance: of {WINDOW}x{WINDOW} samples. "
+        f"flat_flicker: where 5x5 samples of the original span at most 6 code values. Lower is better for flicker, "
+        f"brisque and distance, higher for the others. docs/metrics.md defines them. effects: colour_shift, mean "
+        f"change of a chroma plane (code values), its size averaged over the pictures, the larger of the two; "
+        f"colour_change, mean absolute change of chroma samples; colour_error, mean difference of a plane to the "
+        f"original's likewise, decoded and restored; fine_psnr, restored to decoded luma where the quantiser is at "
+        f"most {FINE_QP} (dB); mesh_2, mesh_4, mesh_8, how far a period of so many samples stands out of the "
+        f"spectrum of the original, the decoded and the restored picture (1: not at all); brisque_original, of "
+        f"the original's faces and frames."
     )
 
 
@@ -68,7 +75,7 @@ def judge(
     data: Path,
     folder: Path,
     encode: Encode,
-    codings: Sequence[tuple[int, int]] = CODINGS,
+    codings: Sequence[Coding] = CODINGS,
 ) -> list[Judged]:
     """Figures of the restorer in the ONNX file `model`, decoded pictures beside restored ones.
 
@@ -77,17 +84,20 @@ def judge(
     """
     metrics, restorer = open_metrics(data), Restorer(model)
     found = []
-    pieces = [(clip, kbps, share) for clip in clips for kbps, share in codings]
-    for clip, kbps, share in track(pieces, description=f"judging {model.stem}"):
+    pieces = [(clip, *coding) for clip in clips for coding in codings]
+    for clip, kbps, share, lossy in track(pieces, description=f"judging {model.stem}"):
         coded = _coded(clip, kbps, share, folder, encode)
-        figures = measure(clip.path, coded, metrics, {_DECODED: None, model.stem: model})
+        masks = read_masks(stats_path(coded))
+        lost = len(masks) // 2 if lossy else None
+        figures = measure(clip.path, coded, metrics, {_DECODED: None, model.stem: model}, lost=lost)
         both = (figures[_DECODED], figures[model.stem])
         face, frame = (_paired(both, part) for part in ("face", "frame"))
-        originals = _originals(clip, coded)
-        sides = side_effects(_pictures(originals, coded), restorer.restore)
-        effects = sides | _brisque_of_originals(originals, coded, metrics)
-        found.append(Judged(clip.name, kbps, share, face, frame, effects))
-        if (kbps, share) == codings[0]:
+        originals = dict(Clip(clip.path).pictures(set(judged(len(masks), lost or 0))))
+        pictures = decoded(coded, frozenset(originals), lost)
+        sides = side_effects(((*pictures[at], original) for at, original in originals.items()), restorer.restore)
+        effects = sides | _brisque_of_originals(originals, masks, metrics)
+        found.append(Judged(clip.name, kbps, share, lossy, face, frame, effects))
+        if (kbps, share, lossy) == codings[0]:
             plain = _coded(clip, kbps, 0, folder, encode)
             draw_sheet(clip.path, plain, coded, model, data, folder / f"{model.stem}-{clip.name}.jpg")
     return found
@@ -105,24 +115,12 @@ def as_json(results: Sequence[Judged]) -> list[dict[str, Any]]:
     return [asdict(one) for one in results]
 
 
-def _originals(clip: TrainingClip, coded: Path) -> dict[int, I420]:
-    """The judged pictures of a clip as they were, by number."""
-    return dict(Clip(clip.path).pictures(set(judged(len(read_lines(stats_path(coded)))))))
-
-
-def _pictures(originals: Mapping[int, I420], coded: Path) -> Iterator[tuple[I420, NDArray[np.uint8], I420]]:
-    """Judged pictures as decoded, their quantisers, and the originals."""
-    for number, (i420, qp) in decoded(coded, frozenset(originals)).items():
-        yield i420, qp, originals[number]
-
-
 def _brisque_of_originals(
-    originals: Mapping[int, I420], coded: Path, metrics: Metrics
+    originals: Mapping[int, I420], masks: Sequence[Mask], metrics: Metrics
 ) -> dict[str, list[float | None]]:
     """`brisque_original`, of faces and frames of the judged pictures; nothing where there is no BRISQUE."""
     if metrics.brisque is None:
         return {}
-    masks = read_masks(stats_path(coded))
     faces, frames = [], []
     for number, original in originals.items():
         bgr, box = bgr_from_i420(original), face_box(masks[number], *size_of(original))

@@ -38,10 +38,9 @@ def write_moving(portrait: Path, detector: Path, out: Path, seconds: float, chan
     `detector`: the weights of ReferenceDetector; where it finds nobody, only the camera moves. Raises SemcallError
     when a file cannot be read.
     """
-    eye = ReferenceDetector(detector)
     picture = read_picture(portrait)
-    picture = _in_other_light(_framed(picture, eye.find(picture), chance), chance)
-    pictures = moved(picture, eye.find(picture), round(seconds * FPS), chance)
+    picture, boxes = _framed(picture, ReferenceDetector(detector).find(picture), chance)
+    pictures = moved(_in_other_light(picture, chance), boxes, round(seconds * FPS), chance)
     first = next(pictures)
     with writing_mp4(out, size_of(first), FPS, None, _LOSSLESS) as write:
         write(first, 0)
@@ -70,16 +69,20 @@ def moved(picture: Image, boxes: Boxes, count: int, chance: np.random.Generator)
         yield i420
 
 
-def _framed(picture: Image, boxes: Boxes, chance: np.random.Generator) -> Image:
+def _framed(picture: Image, boxes: Boxes, chance: np.random.Generator) -> tuple[Image, Boxes]:
     """What a camera on a desk would see of it: the largest face, and what there is around it up to a measure."""
     if not len(boxes):
-        return picture
+        return picture, boxes
     left, top, width, height = (float(v) for v in boxes[np.argmax(boxes[:, 2] * boxes[:, 3]), :4])
-    high = max(_LEAST_SIDE, chance.uniform(2.2, 4.5) * height)
-    wide = high * chance.uniform(1, 1.6)
-    first_row = max(0, round(top + height / 2 - high * chance.uniform(0.35, 0.5)))
-    first_column = max(0, round(left + width / 2 - wide * chance.uniform(0.35, 0.65)))
-    return picture[first_row : first_row + round(high), first_column : first_column + round(wide)]
+    high = min(picture.shape[0], round(max(_LEAST_SIDE, chance.uniform(2.2, 4.5) * height)))
+    wide = min(picture.shape[1], round(high * chance.uniform(1, 1.6)))
+    above, beside = high * chance.uniform(0.35, 0.5), wide * chance.uniform(0.35, 0.65)
+    row = round(min(max(0.0, top + height / 2 - above), picture.shape[0] - high))
+    column = round(min(max(0.0, left + width / 2 - beside), picture.shape[1] - wide))
+    moved_boxes = boxes.copy()
+    moved_boxes[:, [0, *range(4, 14, 2)]] -= column
+    moved_boxes[:, [1, *range(5, 14, 2)]] -= row
+    return picture[row : row + high, column : column + wide], moved_boxes
 
 
 def _person(box: NDArray[np.float32], x: Plane, y: Plane, count: int, chance: np.random.Generator) -> _Move:
@@ -124,7 +127,7 @@ def _camera(size: int, count: int, chance: np.random.Generator) -> Callable[[int
 
 
 def _wander(count: int, slow: float, fast: float, chance: np.random.Generator) -> NDArray[np.float32]:
-    """A smooth random walk about 0 over `count` pictures, of standard deviation 1 in the long run; rates in Hz."""
+    """A random sum of three sines over `count` pictures, of standard deviation 1 in the long run; rates in Hz."""
     seconds = np.arange(count)[:, None] / FPS
     rates, phases = chance.uniform(slow, fast, 3), chance.uniform(0, 2 * np.pi, 3)
     return np.asarray(np.sin(2 * np.pi * rates * seconds + phases).sum(1) * np.sqrt(2 / 3), np.float32)

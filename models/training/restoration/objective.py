@@ -47,9 +47,10 @@ Part = Callable[[Seen], Tensor]
 class Objective:
     """The loss of a round: `objective(net, batch)` for Fit.
 
-    `eye`: the feature network, None for pixels alone; `pixel`, `steady`, `mesh`: parts of its gradient's norm, the
+    `eye`: the feature network, None for none; `pixel`, `steady`, `mesh`: parts of its gradient's norm, the
     last of errors that repeat every `period` samples; `parts`: more losses by name, each with its part; `adversary`
-    likewise. Running means of norms and of what is watched are its state.
+    likewise. Without an eye all are parts of the first of `parts`, and without those the pixels pull in full. `knee`
+    of the pixel loss, code values. Running means of norms and of what is watched are its state.
     """
 
     def __init__(
@@ -61,10 +62,11 @@ class Objective:
         adversary: tuple[float, Adversary] | None = None,
         mesh: float = 0.0,
         period: int = 4,
+        knee: float = FEATURE_KNEE,
     ) -> None:
         self._eye, self._pixel, self._steady, self._mesh = eye, pixel, steady, mesh
         self._parts, self._adversary, self._period = parts or {}, adversary, period
-        self._knee = PIXEL_KNEE if eye is None else FEATURE_KNEE
+        self._knee = knee
         self.seen: dict[str, float] = {}
         """Running means of what is watched."""
         self._calls = 0
@@ -92,13 +94,17 @@ class Objective:
         pixel = self._pixels(leaves, crops)
         pulls = [_gradients(pixel, leaves)]
         base = self._track("pixel norm", _norm(pulls[0]))
-        if self._eye is not None:
+        if self._eye is not None or self._parts:
             seen = _first(leaves, crops)
-            sharp = self._features(self._eye, seen, leaves)
-            base = self._track("feature norm", _norm(sharp))
-            pulls = [sharp, _scaled(pulls[0], self._pixel * base / self.seen["pixel norm"])]
+            pixels = pulls.pop()
+            if self._eye is not None:
+                pulls.append(self._features(self._eye, seen, leaves))
+                base = self._track("feature norm", _norm(pulls[0]))
             for name, (part, loss) in self._parts.items():
-                pulls.append(self._weighed(name, part * base, loss(seen), leaves))
+                pull, norm = self._measured(name, loss(seen), leaves)
+                base = base if pulls else norm
+                pulls.append(_scaled(pull, part * base / max(norm, 1e-12)))
+            pulls.append(_scaled(pixels, self._pixel * base / self.seen["pixel norm"]))
             if self._adversary is not None:
                 pulls.append(self._adversarial(*self._adversary, base, seen, leaves))
         if self._steady:
@@ -141,10 +147,14 @@ class Objective:
 
     def _weighed(self, name: str, strength: float, loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
         """The loss's pull, scaled so that its running mean norm is `strength`."""
-        pull = _gradients(loss, leaves)
-        norm = self._track(f"{name} norm", _norm(pull))
-        self._track(name, float(loss.detach()))
+        pull, norm = self._measured(name, loss, leaves)
         return _scaled(pull, strength / max(norm, 1e-12))
+
+    def _measured(self, name: str, loss: Tensor, leaves: list[Tensor]) -> tuple[list[Tensor], float]:
+        """The loss's pull and its running mean norm."""
+        pull = _gradients(loss, leaves)
+        self._track(name, float(loss.detach()))
+        return pull, self._track(f"{name} norm", _norm(pull))
 
     def _track(self, name: str, value: float) -> float:
         self.seen[name] = 0.98 * self.seen.get(name, value) + 0.02 * value

@@ -8,6 +8,7 @@ of two successive pictures, so that a training can see flicker.
 from __future__ import annotations
 
 import functools
+import json
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,9 +24,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from models.evaluation.study.coding import read_masks, stats_path
 from models.evaluation.study.engine import Failure, run
+from models.evaluation.study.measure import decoded
 from models.evaluation.study.protocol import target_kbps
 from models.training.manifest import TrainingClip
-from models.training.restoration.crops import Crop, crops, decoded
+from models.training.restoration.crops import Crop, crops
+from models.training.restoration.cuts import write_cut
 from models.training.restoration.moving import write_moving
 from models.training.stills import Still
 from shared.clips import Clip, fitted
@@ -86,10 +89,14 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    source: TrainingClip | Still
+    """`detector`: for a portrait; `other`: a clip of somebody else, which `cuts` more codings cut to."""
+
+    path: Path
     detector: Path | None
+    other: Path | None
     file: Path
     codings: int
+    cuts: int
     seconds: float
     crop: int
     pictures: int
@@ -105,18 +112,26 @@ def prepare(
     crop: int = CROP,
     console: Console | None = None,
     pictures: int = 7,
+    cuts: int = 0,
     detector: Path | None = None,
 ) -> list[Path]:
-    """One .npz of crops per clip or portrait in `folder`, in `workers` processes; those already there are kept.
+    """One .npz of crops per source in `folder`, in `workers` processes; those already there are kept.
 
-    `crop`: their samples across and down, a multiple of 16; `pictures`: that are cropped of each coding,
-    with the ones right after; `detector`: the weights that find the faces of portraits, which have to move. Returns
-    the files, sorted. Raises SemcallError for what cannot be read or coded, or is smaller than a crop.
+    `sources`: clips, or portraits with `detector`, the weights that find their faces, which then move; `crop`:
+    samples of a crop across and down, a multiple of 16; `pictures`: that are cropped of each coding, with the ones
+    right after; `cuts`: codings more of each clip, cut to one of somebody else half-way. Returns the files, sorted.
+    Raises SemcallError for what cannot be read or coded, or is smaller than a crop, and for a folder of pairs that
+    were made otherwise.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _bind(folder, {"codings": codings, "seconds": seconds, "crop": crop, "pictures": pictures, "cuts": cuts})
     jobs = [
-        _Job(source, detector, folder / f"{source.name}.npz", codings, seconds, crop, pictures) for source in sources
-    ]
+        _Job(
+            source.path, detector, _somebody_else(sources, at) if cuts else None, folder / f"{source.name}.npz",
+            codings, cuts, seconds, crop, pictures,
+        )
+        for at, source in enumerate(sources)
+    ]  # fmt: skip
     missing = [job for job in jobs if not job.file.exists()]
     what = "pairs of portraits" if detector else "pairs"
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -149,7 +164,7 @@ def load(files: list[Path], crop: int = CROP) -> Pairs:
         if (found := parts["coded"][-1].shape[3]) != crop:
             raise SemcallError(f"{file} holds crops of {found} samples, not {crop}: use another output directory.")
         names += [file.stem] * len(parts["qp"][-1])
-    whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    whole = {name: np.concatenate(parts.pop(name)) for name in list(parts)}  # one after the other: they are large
     return Pairs(
         whole["coded"],
         whole["original"],
@@ -160,16 +175,42 @@ def load(files: list[Path], crop: int = CROP) -> Pairs:
     )
 
 
+def _bind(folder: Path, made: dict[str, float]) -> None:
+    """Note how a folder's pairs are made. Raises SemcallError where others are there."""
+    note = folder / "made.json"
+    try:
+        before = json.loads(note.read_text()) if note.exists() else made
+    except (OSError, ValueError) as error:
+        raise SemcallError(f"{note} cannot be read ({error}); delete the folder of pairs.") from error
+    differs = [f"{name} = {before.get(name)}" for name, value in made.items() if before.get(name) != value]
+    if differs:
+        raise SemcallError(f"The pairs in {folder} have {', '.join(differs)}: use another output directory.")
+    note.write_text(json.dumps(made))
+
+
+def _somebody_else(sources: Sequence[TrainingClip | Still], at: int) -> Path | None:
+    """The next source that shows another person, round to the first."""
+    others = (*sources[at + 1 :], *sources[:at])
+    return next((one.path for one in others if _who(one) != _who(sources[at])), None)
+
+
+def _who(source: TrainingClip | Still) -> str:
+    return source.identity if isinstance(source, TrainingClip) else source.name
+
+
 def _prepare(job: _Job, encode: EncodeClip) -> None:
-    chance = np.random.default_rng(zlib.crc32(job.source.name.encode()))
+    chance = np.random.default_rng(zlib.crc32(job.file.stem.encode()))
     with TemporaryDirectory() as folder:
-        path = job.source.path
+        path, cut = job.path, Path(folder) / "cut.mp4"
         if job.detector is not None:
             path = Path(folder) / "moving.mp4"
-            write_moving(job.source.path, job.detector, path, job.seconds, chance)
+            write_moving(job.path, job.detector, path, job.seconds, chance)
         found = [crop for _ in range(job.codings) for crop in _coding(job, path, encode, chance)]
+        if job.other is not None:
+            write_cut(path, job.other, cut, job.seconds)
+            found += [crop for _ in range(job.cuts) for crop in _coding(job, cut, encode, chance)]
     if not found:
-        raise SemcallError(f"{job.source.path} gives no crop: it is too short or too small; leave it out.")
+        raise SemcallError(f"{job.path} gives no crop: it is too short or too small; leave it out.")
     columns = [np.stack(column) for column in zip(*found, strict=True)]
     partial = job.file.with_suffix(".partial.npz")
     names = ("coded", "original", "qp", "face", "concealed")
@@ -197,8 +238,10 @@ def _coding(job: _Job, path: Path, encode: EncodeClip, chance: np.random.Generat
         masks = read_masks(stats_path(out))
         lost = int(chance.integers(3, max(4, len(masks) - 3))) if chance.random() < _LOSSY else None
         numbers = _chosen(len(masks), job.pictures, lost, chance)
+        if not numbers:
+            return
         wanted = {number + step for number in numbers for step in (0, 1)}
-        coded = decoded(out, wanted, lost)
+        coded = decoded(out, frozenset(wanted), lost)
         original = dict(Clip(path, size).pictures(wanted))
     for number in numbers:
         if all(n in coded and n in original for n in (number, number + 1)):

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class RestorerRecipe:
     """`network`: "fast" (FastRestorer, of `channels`, `depth`, `deep`, `chroma`, `quantisers`) or "paper"
     (PaperGenerator, of `channels` and `blocks`). `start`: the ONNX file of an earlier restorer of the fast family, of
-    the same sizes or without `deep`, whose weights the first round begins with ("": fresh ones).
+    the same sizes or without `deep`, whose weights the first round begins with ("": fresh ones); strengths that it
+    was exported with are in them, and come on top again at the end.
 
     `deep`, the convolutions at an eighth of the resolution: 0 in what ships so far.
 
@@ -20,8 +21,11 @@ class RestorerRecipe:
 
     What pulls at the restored picture, as parts of the feature gradient's norm: `pixel`; `steady` (the change to the
     next picture must be the original's; of the rounds after the first); `mesh` (errors must not repeat with the
-    upsampling's period; of the rounds after the first); `background` and `face` (the paper's semantic
-    pair, eq. 3-6, on feature maps masked by the sender's own mask); `adversarial` (eq. 1-2).
+    upsampling's period; of the rounds after the first); `perceptual` (VGG-19, of whole pictures); `background` and
+    `face` (the paper's semantic pair, eq. 3-6, on feature maps masked by the sender's own mask); `adversarial` (eq.
+    1-2). `features` = false does without SqueezeNet's, and the first of the others that is there takes their place;
+    `vgg19`, `vggface`: files of the paper's feature networks ("": torchvision's cache, which has the first, else
+    what stands in for them).
 
     The paper's schedule: `epochs` (0: `adversarial_steps` counts) is the length of the adversarial round in passes
     over all crops; `halve_epochs` (0: a rise and a cosine): rates are halved after so many, in every round;
@@ -33,8 +37,9 @@ class RestorerRecipe:
     `batch`: pairs of successive crops of `crop` samples across and down, cut out of stored ones of `stored`, both
     multiples of 16; `ema`: decay of the averaged weights that are kept; `bf16`: in bfloat16 where that is safe;
     `threads`: of PyTorch; `workers`: processes that make batches; `clips`: use only so many (0: all); `codings`: of
-    each clip, of its first `seconds`, with crops of `pictures` of each; `portraits`: codings of each portrait, moved
-    for a short clip (0: none); `checkpoint_every`, `pictures_every`: steps between them.
+    each clip, of its first `seconds`, with crops of `pictures` of each; `cuts`: more codings of each, cut to
+    another clip half-way; `portraits`: codings of each portrait, moved for a short clip (0: none);
+    `checkpoint_every`, `pictures_every`: steps between them, 0 for once an epoch.
     """
 
     name: str = "fast"
@@ -61,9 +66,13 @@ class RestorerRecipe:
     mesh: float = 0.0
     luma_strength: float = 1.0
     chroma_strength: float = 1.0
+    features: bool = True
+    perceptual: float = 0.0
     background: float = 0.0
     face: float = 0.0
     adversarial: float = 0.1
+    vgg19: str = ""
+    vggface: str = ""
     batch: int = 8
     crop: int = 96
     stored: int = 128
@@ -75,6 +84,7 @@ class RestorerRecipe:
     codings: int = 3
     seconds: float = 5.0
     pictures: int = 7
+    cuts: int = 0
     portraits: int = 0
     checkpoint_every: int = 500
-    pictures_every: int = 2000
+    pictures_every: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -13,25 +14,23 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import nn
 
-from models.evaluation.detector import FILE
-from models.networks.backbones import choose
-from models.networks.features import SQUEEZENET, SqueezeNet
+from models.evaluation.detector import FILE, ReferenceDetector
 from models.networks.restorer import SCALE, FastRestorer
 from models.training.fit import Fit, launched
-from models.training.losses import background_loss, face_loss
-from models.training.manifest import permissive_clips
-from models.training.recipe import read_recipe
+from models.training.manifest import TrainingClip, permissive_clips
+from models.training.recipe import read_recipe, started_from
 from models.training.restoration.adversary import Adversary
 from models.training.restoration.batches import Batches
 from models.training.restoration.export import export_restorer
+from models.training.restoration.eyes import Eyes, open_eyes
 from models.training.restoration.networks import discriminator, network
-from models.training.restoration.objective import Objective, Part
+from models.training.restoration.objective import PIXEL_KNEE, Objective
 from models.training.restoration.pairs import EncodeClip, load, prepare
 from models.training.restoration.recipe import RestorerRecipe
 from models.training.restoration.sheets import Sheet
 from models.training.restoration.start import load_restorer
 from models.training.restoration.units import check_units
-from models.training.stills import permissive_portraits
+from models.training.stills import Still, by_origin, permissive_portraits
 from shared.errors import SemcallError
 from shared.grid import MACROBLOCK
 
@@ -41,7 +40,8 @@ def rounds(
 ) -> Iterator[Fit]:
     """The rounds of a training that have steps, one after the other, with all that comes before done.
 
-    `fabric`: where it runs, None: wherever `launched` finds. Raises SemcallError for crops of an impossible size.
+    `fabric`: where it runs, None: wherever `launched` finds. Raises SemcallError for crops of an impossible size and
+    for what is missing.
     """
     if recipe.stored % MACROBLOCK or recipe.crop % MACROBLOCK or recipe.crop > recipe.stored:
         raise SemcallError(
@@ -55,26 +55,32 @@ def rounds(
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     net = network(recipe)
-    if recipe.start:  # before the pairs, which take minutes
+    about = _binding(recipe)
+    # All that may be missing is looked for before the pairs, which take minutes.
+    if recipe.start:
         if not isinstance(net, FastRestorer):
             raise SemcallError(f"start = {recipe.start!r} is of the fast family: leave it out of the recipe.")
         load_restorer(net, Path(recipe.start))
+        about["start_sha256"] = hashlib.sha256(Path(recipe.start).read_bytes()).hexdigest()
+    eyes = Eyes()
+    if recipe.feature_steps or recipe.adversarial_steps or recipe.epochs:
+        eyes = open_eyes(recipe, data / "weights", fabric.device)
+    for name, called in eyes.names.items():
+        console.print(f"{name.capitalize()} features: {called}.")
+    if eyes.names:
+        about["eyes"] = eyes.names
     clips = permissive_clips(data, "train")[: recipe.clips or None]
+    portraits = permissive_portraits(data) if recipe.portraits else []
+    facts = _facts(recipe, clips, portraits) | ({"eyes": eyes.names} if eyes.names else {})
+    detector = data / "weights" / FILE
+    if portraits:
+        ReferenceDetector(detector)
     with fabric.rank_zero_first():  # the others find them there
-        files = prepare(
-            clips, out / "pairs", encode, recipe.codings, recipe.seconds, os.cpu_count() or 1, recipe.stored, console,
-            recipe.pictures,
-        )  # fmt: skip
-        if recipe.portraits:
-            files += prepare(
-                permissive_portraits(data), out / "pairs", encode, recipe.portraits, _PORTRAIT_SECONDS,
-                os.cpu_count() or 1, recipe.stored, console, _PORTRAIT_PICTURES, data / "weights" / FILE,
-            )  # fmt: skip
+        files = _prepared(recipe, clips, portraits, detector, out / "pairs", encode, console)
     pairs = load(files, recipe.stored)
     sheet = Sheet(pairs, recipe.seed + _SHEET)
     epoch = max(1, len(pairs.clip) // (recipe.batch * fabric.world_size))
     halve = (recipe.halve_epochs * epoch,) * 2 if recipe.halve_epochs else None
-    about = _binding(recipe)
     for number, (name, steps, rate) in enumerate(
         (
             ("pixels", recipe.pixel_steps, recipe.rate),
@@ -84,7 +90,7 @@ def rounds(
     ):
         if not steps:
             continue
-        objective = _objective(name, recipe, data, console, fabric, halve)
+        objective = _objective(name, recipe, eyes, fabric, halve)
         about |= {f"{name}_steps": steps, f"{name}_rate": rate}
         if name != "pixels":
             about["views"] = True  # of the eye; earlier checkpoints had none
@@ -101,59 +107,80 @@ def rounds(
         fit = Fit(
             name, net, out, dict(about), batches.at, objective, steps=steps, rate=rate, ema=recipe.ema,
             workers=recipe.workers, checkpoint_every=recipe.checkpoint_every, watched=objective, clip=None,
-            check=check, show=show, show_every=recipe.pictures_every, halve=halve, momentum=recipe.momentum or None,
-            fabric=fabric,
+            check=check, show=show, show_every=recipe.pictures_every or epoch, halve=halve,
+            momentum=recipe.momentum or None, fabric=fabric, facts=facts,
         )  # fmt: skip
         yield fit
         net = fit.averaged()
 
 
-def _objective(
-    name: str,
+def _prepared(
     recipe: RestorerRecipe,
-    data: Path,
+    clips: list[TrainingClip],
+    portraits: list[Still],
+    detector: Path,
+    folder: Path,
+    encode: EncodeClip,
     console: Console,
-    fabric: Fabric,
-    halve: tuple[int, int] | None,
+) -> list[Path]:
+    """The files of pairs, of clips and then of portraits."""
+    workers = os.cpu_count() or 1
+    files = prepare(
+        clips, folder, encode, recipe.codings, recipe.seconds, workers, recipe.stored, console, recipe.pictures,
+        recipe.cuts,
+    )  # fmt: skip
+    if portraits:
+        files += prepare(
+            portraits, folder / "portraits", encode, recipe.portraits, _PORTRAIT_SECONDS, workers, recipe.stored,
+            console, _PORTRAIT_PICTURES, detector=detector,
+        )  # fmt: skip
+    return files
+
+
+def _objective(
+    name: str, recipe: RestorerRecipe, eyes: Eyes, fabric: Fabric, halve: tuple[int, int] | None
 ) -> Objective:
-    """What a round asks of the network. Raises SemcallError for feature networks that are not there."""
+    """What a round asks of the network."""
     if name == "pixels":
-        return Objective(None, 1.0, _PIXEL_STEADY)
-    weights = data / "weights"
-    parts: dict[str, tuple[float, Part]] = {}
-    if recipe.background:
-        scenery, called = choose("vgg19", weights)
-        scenery.to(fabric.device)
-        console.print(f"Background features: {called}.")
-        parts["background"] = recipe.background, lambda s: background_loss(scenery, s.restored, s.original, s.face)
-    if recipe.face:
-        recogniser, called = choose("vggface", weights)
-        recogniser.to(fabric.device)
-        console.print(f"Face features: {called}.")
-        parts["face"] = recipe.face, lambda s: face_loss(recogniser, s.restored, s.original, s.face)
+        return Objective(None, 1.0, _PIXEL_STEADY, knee=PIXEL_KNEE)
     adversary = None
     if name == "adversarial":
         judge = discriminator(recipe)
-        if recipe.momentum:  # the paper's: one optimiser like the other
-            rival = Adversary(recipe.adversarial_rate, judge, momentum=recipe.momentum, halve=halve, fabric=fabric)
+        if recipe.momentum:  # the paper's: the generator's own optimiser
+            rival = Adversary(recipe.adversarial_rate, judge, recipe.momentum, 0.999, halve=halve, fabric=fabric)
         else:
             rival = Adversary(net=judge, halve=halve, fabric=fabric)
         adversary = recipe.adversarial, rival
-    eye = SqueezeNet(weights / SQUEEZENET).to(fabric.device)
     period = 2 * SCALE if recipe.deep else SCALE
-    return Objective(eye, recipe.pixel, recipe.steady, parts, adversary, recipe.mesh, period)
+    return Objective(eyes.sharp, recipe.pixel, recipe.steady, eyes.parts, adversary, recipe.mesh, period)
+
+
+def _facts(recipe: RestorerRecipe, clips: list[TrainingClip], portraits: list[Still]) -> dict[str, Any]:
+    """What a card says of the data, and what exporting a checkpoint needs to know."""
+    source = "talking-head clips under MIT, Apache-2.0 or CC-BY"
+    data: dict[str, Any] = {"clips": {clip.name: f"{clip.licence}, {clip.origin}" for clip in clips}}
+    if portraits:
+        source += f", and portraits under MIT or Apache-2.0, moved, {_PORTRAIT_SECONDS} s of each"
+        data["portraits"] = by_origin(portraits)
+    return {
+        "training_data": {"source": f"{source}; never a validation identity", **data},
+        **started_from(recipe.start),
+        "licence": "MIT",
+        "strengths": [recipe.luma_strength, recipe.chroma_strength],
+    }
 
 
 _BINDING = ("name", "seed", "channels", "pixel", "steady", "background", "face", "batch", "crop", "ema", "clips",
             "codings", "seconds")  # fmt: skip
 """What a run may not change and go on."""
 _OF_NETWORK = {"fast": ("depth", "chroma", "quantisers"), "paper": ("blocks",)}
-_LATER = ("stored", "halve_epochs", "momentum", "adversarial", "mesh", "deep", "start", "pictures", "portraits")
+_LATER = ("stored", "halve_epochs", "momentum", "adversarial", "mesh", "deep", "start", "pictures", "portraits",
+          "cuts", "features", "perceptual", "vgg19", "vggface")  # fmt: skip
 """The same, of entries that earlier checkpoints lack: they bind where they are not what they were then."""
 _PORTRAIT_SECONDS, _PORTRAIT_PICTURES = 2.5, 7
 _SHEET = 1000  # other crops than those of any round's first steps
 _PIXEL_STEADY = 0.2  # `steady` of the round of pixels: what flickers comes with the features
-_WON = 0.1  # of a discriminator's loss, ln 2 where it cannot tell
+_WON = 0.3  # of a discriminator's loss, ln 2 where it cannot tell
 
 
 def _binding(recipe: RestorerRecipe) -> dict[str, Any]:
@@ -185,9 +212,11 @@ def train_restorer(
         raise SemcallError(f"Cannot write to {out} ({error.strerror or error}); choose another --out.") from error
     fabric = launched(recipe.bf16)
     console = Console(quiet=not fabric.is_global_zero)
-    end = None if minutes is None else time.monotonic() + 60 * minutes
+    end: float | None = None
     last = None
     for last in rounds(recipe, data, out, encode, console, fabric):
+        if end is None and minutes is not None:  # the pairs are ready
+            end = time.monotonic() + 60 * minutes
         if not last.run(console, end and max(0.0, (end - time.monotonic()) / 60)):
             console.print(f"Stopped at step {last.step} of the {last.name}; the same command goes on.")
             return None

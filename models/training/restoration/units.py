@@ -52,5 +52,5 @@ def check_units(net: nn.Module, batch: tuple[Tensor, ...], console: Console) -> 
 
 def _inside(name: str, module: nn.Module) -> bool:
     if isinstance(module, QuantConv):
-        return name.startswith(("entry", "body"))
+        return name.removeprefix("deep.").startswith(("entry", "body"))
     return isinstance(module, nn.Conv2d) and name.endswith(_ACTIVATED)

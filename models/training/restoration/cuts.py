@@ -1,0 +1,25 @@
+"""Scene cuts: one clip that turns into another, as when a sender's camera is changed."""
+
+from __future__ import annotations
+
+from itertools import chain, takewhile
+from pathlib import Path
+
+from shared.clips import Clip
+from shared.picture import CLOCK_RATE, letterboxed
+from shared.x264 import writing_mp4
+
+_LOSSLESS = {"preset": "ultrafast", "qp": "0"}
+
+
+def write_cut(first: Path, second: Path, out: Path, seconds: float) -> None:
+    """Write `seconds` of video to `out`, without loss: half of it is the beginning of `first`, half that of `second`.
+
+    The latter is scaled to fit, with black bars. Raises SemcallError for a file that cannot be read.
+    """
+    clip = Clip(first)
+    half = seconds / 2
+    with writing_mp4(out, clip.size, clip.fps, None, _LOSSLESS) as write:
+        halves = (takewhile(lambda one: one[1] < half, source) for source in (clip, Clip(second)))
+        for number, (i420, _) in enumerate(chain.from_iterable(halves)):
+            write(letterboxed(i420, *clip.size), round(number * CLOCK_RATE / clip.fps))

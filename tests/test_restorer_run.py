@@ -1,0 +1,246 @@
+"""What a restorer's training run looks for first, remembers, binds and tells."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from rich.console import Console
+
+from models.training.manifest import permissive_clips
+from shared.astronaut import photograph
+from shared.clips import Clip
+from shared.errors import SemcallError
+from shared.grid import grid_shape
+from shared.picture import I420, planes
+from shared.restorer import Restorer
+
+torch = pytest.importorskip("torch", reason="needs the train extra")
+pytest.importorskip("onnx", reason="needs the train extra")
+
+from test_moving import Finder  # noqa: E402
+from test_training import ENCODE, RECIPE, Eye, clips_data, moving, prepared  # noqa: E402
+
+from models.networks.restorer import FastRestorer  # noqa: E402
+from models.training.checkpoints import ExportOptions, export_checkpoint  # noqa: E402
+from models.training.restoration import eyes, judge, pairs, train  # noqa: E402
+from models.training.restoration import moving as moves  # noqa: E402
+from models.training.restoration.batches import Batches  # noqa: E402
+from models.training.restoration.cuts import write_cut  # noqa: E402
+from models.training.restoration.eyes import open_eyes  # noqa: E402
+from models.training.restoration.objective import Objective  # noqa: E402
+from models.training.restoration.recipe import RestorerRecipe  # noqa: E402
+from models.training.restoration.train import rounds, train_restorer  # noqa: E402
+from models.training.restoration.units import check_units  # noqa: E402
+
+QUIET = Console(quiet=True)
+TINY = RestorerRecipe(
+    "tiny", channels=24, depth=1, pixel_steps=2, feature_steps=0, batch=2, crop=64, codings=1, seconds=1.0
+)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return clips_data(tmp_path)
+
+
+def with_portraits(root: Path) -> Path:
+    (root / "images" / "faces").mkdir(parents=True)
+    cv2.imwrite(str(root / "images" / "faces" / "some.png"), photograph())
+    (root / "images" / "manifest.tsv").write_text("path\torigin\tfaces\tlicence\nfaces/some.png\tme/mine\t1\tMIT\n")
+    return root
+
+
+def begin(data: Path, out: Path, **change: Any) -> Any:
+    return next(rounds(replace(TINY, **change), data, out, ENCODE, QUIET))
+
+
+def test_what_is_missing_is_said_before_the_pairs_are_made(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(SemcallError, match=r"images.manifest\.tsv cannot be read; name the data directory"):
+        begin(data, tmp_path, portraits=1)
+    with_portraits(data)
+    with pytest.raises(SemcallError, match=r"The reference detector .* is missing"):
+        begin(data, tmp_path, portraits=1)
+    with pytest.raises(SemcallError, match=r"mobilefacenet_112\.onnx cannot be read"):
+        begin(data, tmp_path, face=0.5, feature_steps=1, features=False)
+    (data / "images" / "manifest.tsv").write_text("path\torigin\tfaces\tlicence\nfaces/a.png\tme/mine\t7\tMIT\n")
+    with pytest.raises(SemcallError, match="has no permissive portrait"):
+        begin(data, tmp_path, portraits=1)
+    for broken in ("path\torigin\tfaces\tlicence\nfaces/a.png\tme/mine\t\tMIT\n", "path\nfaces/a.png\n"):
+        (data / "images" / "manifest.tsv").write_text(broken)
+        with pytest.raises(SemcallError, match=r"manifest\.tsv is no list of stills"):
+            begin(data, tmp_path, portraits=1)
+    assert not (tmp_path / "pairs").exists()
+
+
+def test_a_run_with_portraits_and_cuts(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From recipe to card; it goes on with the same recipe only, and with the same file that it started from."""
+    monkeypatch.setattr(moves, "ReferenceDetector", Finder)
+    monkeypatch.setattr(train, "ReferenceDetector", Finder)
+    monkeypatch.setattr(train, "_PORTRAIT_SECONDS", 0.4)
+    monkeypatch.setattr(judge, "SECONDS", 1.0)
+    monkeypatch.setattr(judge, "CODINGS", ((400, 15, False),))
+    config = tmp_path / "tiny.toml"
+    config.write_text(RECIPE + "portraits = 1\ncuts = 1\nluma_strength = 1.5\nchroma_strength = 0.5\n")
+    out = tmp_path / "out"
+    path = train_restorer(config, with_portraits(data), out, ENCODE)
+    assert path is not None
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert card["training_data"]["portraits"] == {"MIT, me/mine": ["some"]}
+    assert card["training_data"]["clips"] == {"one-1": "MIT, "}
+    assert "portraits under MIT or Apache-2.0" in card["training_data"]["source"]
+    assert (out / "pairs" / "portraits" / "some.npz").exists()
+
+    exported = export_checkpoint(ExportOptions(out / "pixels.pt", tmp_path / "models", int8=False))
+    again = json.loads(exported.path.with_suffix(".json").read_text())
+    assert again["training_data"] == card["training_data"]
+    assert (again["licence"], again["strengths"]) == (card["licence"], [1.5, 0.5])
+    i420, qp = moving(64, 48, 1)[0], np.full((3, 4), 40, np.uint8)
+    assert np.array_equal(Restorer(exported.path).restore(i420, qp), Restorer(path).restore(i420, qp))
+
+    monkeypatch.setattr("models.training.restoration.train.export_restorer", lambda *_: None)
+    for change in ("portraits = 1", "cuts = 1"):
+        config.write_text(RECIPE + "portraits = 1\ncuts = 1\n".replace(change, change.replace("1", "2")))
+        with pytest.raises(SemcallError, match="use another output directory"):
+            train_restorer(config, data, out, ENCODE)
+    config.write_text(RECIPE + f'start = "{path}"\n')
+    begun = tmp_path / "begun"
+    assert train_restorer(config, data, begun, ENCODE, minutes=1e-6) is None
+    path.write_bytes(exported.path.read_bytes())
+    other = export_checkpoint(ExportOptions(begun / "pixels.pt", tmp_path / "others", int8=False))
+    path.write_bytes(other.path.read_bytes())
+    with pytest.raises(SemcallError, match="belongs to another recipe"):
+        train_restorer(config, data, begun, ENCODE)
+
+
+def test_minutes_begin_with_the_training(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    prepare = train.prepare
+
+    def slow(*arguments: Any, **named: Any) -> Any:
+        now[0] += 3600
+        return prepare(*arguments, **named)
+
+    monkeypatch.setattr(train, "prepare", slow)
+    monkeypatch.setattr(train, "export_restorer", lambda *_: Path("there"))
+    monkeypatch.setattr(train.time, "monotonic", lambda: now[0])
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    assert train_restorer(tmp_path / "tiny.toml", data, tmp_path / "out", ENCODE, minutes=30) is not None
+    assert time.monotonic() == now[0] > 1000
+
+
+def test_pairs_made_otherwise_are_refused(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pairs"
+    prepared(data, folder)
+    with pytest.raises(SemcallError, match=r"pairs have pictures = 7: use another output directory"):
+        prepared(data, folder, 9)
+    (folder / "made.json").write_text("{")
+    with pytest.raises(SemcallError, match=r"made\.json cannot be read"):
+        prepared(data, folder)
+
+
+def test_a_clip_of_two_pictures_is_named(data: Path, tmp_path: Path) -> None:
+    (clip,) = permissive_clips(data, "train")
+    with pytest.raises(SemcallError, match=r"one-1\.mp4 gives no crop: it is too short or too small"):
+        pairs.prepare([clip], tmp_path, ENCODE, 1, 2 / 30)
+
+
+def test_a_cut_is_half_one_clip_and_half_another(data: Path, tmp_path: Path) -> None:
+    one, other = data / "clips" / "train" / "one-1.mp4", data / "clips" / "val" / "three-1.mp4"
+    out = tmp_path / "cut.mp4"
+    write_cut(one, other, out, 1.0)
+    found = [i420 for i420, _ in Clip(out)]
+    first, second = (list(dict(Clip(path).pictures(set(range(15)))).values()) for path in (one, other))
+    assert len(found) == 30
+    assert all(np.array_equal(a, b) for a, b in zip(found, first + second, strict=True))
+
+
+def test_cuts_are_of_other_people(data: Path, tmp_path: Path) -> None:
+    """With nobody else there is nothing to cut to; with somebody there are more crops."""
+    (clip,) = permissive_clips(data, "train")
+    (other,) = permissive_clips(data, "val")
+    alone = pairs.load(pairs.prepare([clip], tmp_path / "alone", ENCODE, 1, 1.0, cuts=2))
+    both = pairs.load(pairs.prepare([clip, other], tmp_path / "both", ENCODE, 1, 1.0, cuts=2))
+    assert both.clip.count("one-1") > 2 * len(alone.clip)
+    same = replace(other, identity=clip.identity)
+    assert pairs._somebody_else([clip, same], 0) is None
+    assert pairs._somebody_else([clip, other], 1) == clip.path
+
+
+def test_losses_through_other_networks_take_the_features_place(data: Path, tmp_path: Path) -> None:
+    """The first of them pulls as it does, others and the pixels as parts of its strength."""
+    batch = Batches(prepared(data, tmp_path / "pairs"), 1, 2, 64).at(0)
+    torch.save({}, tmp_path / "eye.pth")
+    eye = Eye(tmp_path / "eye.pth")
+
+    def loss(seen: Any) -> Any:
+        return eye.distance(eye(seen.restored), eye(seen.original))
+
+    def gradient(objective: Objective) -> Any:
+        torch.manual_seed(0)
+        net = FastRestorer(24, 2)
+        objective(net, batch).backward()
+        return torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
+
+    alone = gradient(Objective(None, 0.0, 0.0, {"perceptual": (1.0, loss)}))
+    half = gradient(Objective(None, 0.0, 0.0, {"perceptual": (0.5, loss)}))
+    twice = gradient(Objective(None, 0.0, 0.0, {"perceptual": (1.0, loss), "face": (1.0, loss)}))
+    pixels = gradient(Objective(None, 0.5, 0.0, {"perceptual": (1.0, loss)}))
+    assert alone.abs().max() > 0
+    assert torch.allclose(half, alone / 2, rtol=1e-3, atol=1e-7)
+    assert torch.allclose(twice, 2 * alone, rtol=1e-3, atol=1e-7)
+    assert not torch.allclose(pixels, alone, rtol=1e-3)
+
+
+def test_networks_are_looked_through_by_the_path_that_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def choose(kind: str, weights: Path, path: Path | None) -> tuple[Any, str]:
+        asked.append((kind, path))
+        return torch.nn.Conv2d(3, 1, 1), f"{kind} of {path}"
+
+    monkeypatch.setattr(eyes, "choose", choose)
+    recipe = replace(TINY, features=False, perceptual=1.0, background=0.5, face=0.25, vggface="a.pth")
+    opened = open_eyes(recipe, tmp_path, torch.device("cpu"))
+    assert asked == [("vgg19", None), ("vggface", Path("a.pth"))]
+    assert {name: part for name, (part, _) in opened.parts.items()} == {
+        "perceptual": 1.0, "background": 0.5, "face": 0.25
+    }  # fmt: skip
+    assert opened.names["face"] == "vggface of a.pth"
+    assert opened.sharp is None
+
+
+def test_a_dead_layer_of_the_deep_branch_is_reported(data: Path, tmp_path: Path) -> None:
+    batch = Batches(prepared(data, tmp_path / "pairs"), 1, 2, 64).at(0)
+    net = FastRestorer(24, 1, deep=2)
+    with torch.no_grad():
+        net.deep.body[0].weight.zero_()  # type: ignore[union-attr,index,operator]
+        net.deep.body[0].bias_or_zero().zero_()  # type: ignore[union-attr,index,operator]
+    with pytest.raises(SemcallError, match=r"Every unit of layer deep\.body\.0 died"):
+        check_units(net, batch, QUIET)
+
+
+def test_opposite_shifts_of_colour_do_not_cancel() -> None:
+    from models.training.restoration.effects import side_effects
+
+    pictures = moving(192, 128, 2, blur=3)
+    qp = np.full(grid_shape(192, 128), 36, np.uint8)
+    by = iter((3, -3))
+
+    def tinted(decoded: I420, _: Any) -> I420:
+        changed = decoded.copy()
+        planes(changed)[1][:] += np.uint8(next(by) % 256)
+        return changed
+
+    found = side_effects([(one, qp, one) for one in pictures], tinted)
+    assert found["colour_shift"] == pytest.approx(3)
+    assert found["colour_change"] == pytest.approx(3)
+    assert found["colour_error"] == pytest.approx([0, 3])
