@@ -20,7 +20,7 @@ from sender.offline import encode_at
 from shared.astronaut import photograph
 from shared.clips import Clip
 from shared.errors import SemcallError
-from shared.picture import planes, size_of
+from shared.picture import bgr_from_i420, planes, size_of
 
 ENCODE = functools.partial(encode_at, face=shipped())
 
@@ -92,7 +92,21 @@ def test_motion_is_smooth(texture: np.ndarray, monkeypatch: pytest.MonkeyPatch) 
     assert 0 < step < 0.6 * far
 
 
-def test_a_portrait_is_framed_lit_and_written_without_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("left", "top"), [(5, 5), (430, 450), (200, 60)])
+def test_a_frame_lies_inside_the_picture_with_its_face(left: float, top: float) -> None:
+    picture = photograph()
+    boxes = np.concatenate([box(left, top, 70, 60), box(0, 0, 30, 30)])
+    for seed in range(5):
+        frame, inside = moving._framed(picture, boxes, np.random.default_rng(seed))
+        height, width = frame.shape[:2]
+        assert min(height, width) >= 300
+        x, y = (round(float(one)) for one in inside[0, :2])
+        assert np.array_equal(frame[y, x], picture[round(top), round(left)])
+        assert inside[0, 2:4].tolist() == [70, 60]
+        assert inside[0, 4] - x == pytest.approx(0.3 * 70, abs=1)
+
+
+def test_a_portrait_is_written_without_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moving, "ReferenceDetector", Finder)
     kept: list[np.ndarray] = []
 
@@ -141,7 +155,7 @@ def test_portraits_are_permissive_and_of_few_people(tmp_path: Path) -> None:
 
 
 def test_pairs_of_a_portrait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Coded and decoded by the real encoder: most crops lie on the face, and coding has changed them."""
+    """Coded and decoded by the real encoder: many crops lie on the face, and coding has changed them."""
     monkeypatch.setattr(moving, "ReferenceDetector", Finder)
     portraits = permissive_portraits(portrait_data(tmp_path / "data"))
     detector = tmp_path / "detector.onnx"
@@ -154,9 +168,23 @@ def test_pairs_of_a_portrait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(np.unique(found.original[:, 0] != found.original[:, 1])) == 2, "nothing moves"
 
 
-def test_the_reference_detector_finds_the_photograph() -> None:
+def test_faces_stay_in_view_and_light_differs(tmp_path: Path) -> None:
+    """With the real detector: a frame around the face, which is still found in what is written."""
     weights = Path(__file__).parents[2] / "shared" / "data" / "weights" / "yunet_n_640_640.onnx"
     if not weights.exists():
         pytest.skip("needs the reference detector of ../shared/data")
-    (found,) = ReferenceDetector(weights).find(photograph())
-    assert found[2] > 30
+    path = tmp_path / "face.png"
+    cv2.imwrite(str(path), photograph())
+    means = set()
+    for seed in range(4):
+        write_moving(path, weights, tmp_path / "out.mp4", 0.1, np.random.default_rng(seed))
+        (i420,) = dict(Clip(tmp_path / "out.mp4").pictures({2})).values()
+        bgr = bgr_from_i420(i420)
+        assert bgr.shape[0] < 512
+        (found,) = ReferenceDetector(weights).find(bgr)
+        left, top, width, height = found[:4]
+        assert 70 < height < 130
+        assert left > 0 < top
+        assert left + width < bgr.shape[1]
+        means.add(round(float(bgr[:40].mean())))
+    assert len(means) > 2

@@ -582,6 +582,7 @@ def test_the_paper_recipe_is_the_papers() -> None:
     assert (recipe.adversarial_rate, recipe.momentum) == (1e-4, 0.9)
     assert sum(parameter.numel() for parameter in network(recipe).parameters()) == 1_185_219  # 1.19 M
     assert discriminator(recipe).size == 256
+    assert (recipe.features, recipe.background, recipe.face) == (False, 1, 1)
 
 
 def write_recipe(path: Path, recipe: RestorerRecipe) -> Path:
