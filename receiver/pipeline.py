@@ -1,4 +1,4 @@
-"""The two threads between the network and the eye: decode, restore.
+"""The threads between the network and the eye: decode, restore.
 
     bounded queue -> decode thread -> Latest -> restore thread -> sink
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from receiver.freeze import Freeze, OnLoss
 from receiver.jitter import AccessUnit
 from receiver.picture import DecodedPicture
 from receiver.restorer import RestorerLadder
+from receiver.schedule import DEFAULT_BUDGET
 from shared.mailbox import Latest
 
 log = logging.getLogger(__name__)
@@ -91,29 +93,61 @@ class DecodeThread(threading.Thread):
 
 
 class RestoreThread(threading.Thread):
-    """Takes the newest decoded picture, restores it when there is time, and hands it to `sink` either way."""
+    """Takes the newest decoded picture, restores it when there is time, and hands it to `sink` either way.
 
-    def __init__(self, ladder: RestorerLadder | None, sink: Callable[[DecodedPicture], None]) -> None:
+    What is not restored within `budget` seconds of its decoding is shown as it is, and so is what comes while
+    that restoration still runs; its result is dropped.
+    """
+
+    def __init__(
+        self,
+        ladder: RestorerLadder | None,
+        sink: Callable[[DecodedPicture], None],
+        budget: float = DEFAULT_BUDGET,
+    ) -> None:
         super().__init__(name="restore", daemon=True)
-        self._ladder, self._sink = ladder, sink
+        self._ladder, self._sink, self._budget = ladder, sink, budget
+        self._work: queue.SimpleQueue[DecodedPicture | None] = queue.SimpleQueue()
+        self._done = threading.Event()
+        self._done.set()
+        self._mine: DecodedPicture | None = None
+        """What the ladder was given last."""
         self.enabled = True
         self.pictures: Latest[DecodedPicture] = Latest()
 
     def run(self) -> None:
         """Until the mailbox is closed."""
+        if self._ladder is not None:
+            threading.Thread(target=self._restore_all, args=(self._ladder,), name="restoring", daemon=True).start()
         while not self.pictures.closed:
             picture = self.pictures.get()
-            if picture is None:
-                continue
-            if self.enabled and self._ladder is not None:
-                try:
-                    self._ladder.restore(picture)
-                except Exception:  # it is shown as it is
-                    log.warning("a picture could not be restored", exc_info=True)
-            self._sink(picture)
+            if picture is not None:
+                self._sink(self._in_time(picture))
+        self._work.put(None)
 
     def close(self) -> None:
         """End the thread after the picture in hand, and wait for that about a second."""
         self.pictures.close()
         if self.is_alive() and threading.current_thread() is not self:
             self.join(_END_WITHIN)
+
+    def _in_time(self, picture: DecodedPicture) -> DecodedPicture:
+        """The picture with what the ladder makes of it by then, or without."""
+        if not self.enabled or self._ladder is None:
+            return picture
+        if self._done.is_set():
+            self._mine = replace(picture)  # the other may be on the screen when the ladder fills this one in
+            self._done.clear()
+            self._work.put(self._mine)
+            if self._done.wait(picture.decoded + self._budget - time.time()):
+                return self._mine
+        picture.rung = self._mine.rung if self._mine is not None else picture.rung
+        return picture
+
+    def _restore_all(self, ladder: RestorerLadder) -> None:
+        while (picture := self._work.get()) is not None:
+            try:
+                ladder.restore(picture)
+            except Exception:  # it is shown as it is
+                log.warning("a picture could not be restored", exc_info=True)
+            self._done.set()

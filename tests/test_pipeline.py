@@ -54,7 +54,9 @@ class Inverter:
 class Shown:
     """The sink, and the thread in front of it. Its ladder knows the size of the pictures and has time."""
 
-    def __init__(self, restorer: Inverter | None, schedule: RestoreSchedule | None = None) -> None:
+    def __init__(
+        self, restorer: Inverter | None, schedule: RestoreSchedule | None = None, budget: float = WAIT
+    ) -> None:
         self.pictures: queue.Queue[DecodedPicture] = queue.Queue()
         self.ladder = None
         if restorer is not None:
@@ -62,7 +64,7 @@ class Shown:
             go, restorer.go = restorer.go, None
             self.ladder.warm_up(32, 32)
             restorer.go, restorer.begun = go, queue.Queue()
-        self.thread = RestoreThread(self.ladder, self.pictures.put)
+        self.thread = RestoreThread(self.ladder, self.pictures.put, budget)
         self.thread.start()
 
     def show(self, picture: DecodedPicture) -> DecodedPicture:
@@ -109,6 +111,27 @@ def test_a_slow_restorer_is_bypassed_from_the_second_picture_on() -> None:
     picture = shown.show(decoded(2, age=0.0))
     assert picture.restored is None
     assert picture.rung == "off"
+    shown.thread.close()
+
+
+def test_no_picture_waits_longer_than_the_budget() -> None:
+    """One that is not restored by then is shown as it is, and so are others as long as the restorer is at it."""
+    restorer = Inverter(waits=True)
+    assert restorer.go is not None
+    shown = Shown(restorer, RestoreSchedule(2, budget=WAIT), budget=0.05)
+    late = shown.show(decoded(1, age=0))
+    assert restorer.begun.get(timeout=WAIT) == 1
+    assert late.restored is None
+    assert late.rung == "inverter, whole picture"
+    next_one = shown.show(decoded(2, age=0))
+    assert next_one.restored is None
+    assert next_one.rung == "inverter, whole picture"
+    assert restorer.begun.empty(), "it is still at the first"
+    restorer.go.release(2)
+    assert shown.thread._done.wait(WAIT)
+    assert late.restored is None, "it has been shown"
+    shown.thread._budget = WAIT
+    assert shown.show(decoded(3)).restored is not None
     shown.thread.close()
 
 

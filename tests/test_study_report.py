@@ -35,7 +35,7 @@ FACTS: dict[str, Any] = {
     "brisque": "BRISQUE (OpenCV's variant and LIVE model)",
     "identity": None,
     "missing": {"identity": "There is no embedder."},
-    "restorers": ["small"],
+    "restorers": {"small": "00"},
     "machine": "x86_64, 2 cores",
     "command": "semcall evaluate --clips clips --out out",
     "skipped": {"broken.mp4": "broken.mp4 is no video; give another."},

@@ -35,10 +35,11 @@ def write_report(
     """Write README.md, claims.md, tables.csv, records.json and plots/*.png to the directory `out`.
 
     `records`: one per measured cell. `facts` of the study: "distance", "brisque", "identity" (names of what measured
-    them, or None), "missing" (why a metric is, by name), "restorers", "machine", "command", "skipped" (sentences by
-    file), "seconds", "version"; all may be left out. `sheets`: contact sheets by clip. `paper`: CSV of the paper's
-    numbers (`read_paper`). Every file is written whole, and the same input gives the same bytes. Raises SemcallError
-    without records, for a wrong CSV, where matplotlib is missing, and where `out` cannot be written.
+    them, or None), "missing" (why a metric is, by name), "restorers" (SHA-256 by name), "machine", "command",
+    "skipped" (sentences by file), "seconds", "version"; all may be left out. `sheets`: contact sheets by clip.
+    `paper`: CSV of the paper's numbers (`read_paper`). Every file is written whole, and the same input gives the same
+    bytes. Raises SemcallError without records, for a wrong CSV, where matplotlib is missing, and where `out` cannot
+    be written.
     """
     known, results = read_paper(paper), Results(records)
     distance = facts.get("distance") or ""

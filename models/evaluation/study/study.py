@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import time
@@ -229,7 +230,7 @@ def _facts(options: StudyOptions, metrics: Metrics, skipped: Mapping[str, str], 
         "brisque": metrics.names.get("brisque"),
         "identity": metrics.names.get("identity"),
         "missing": dict(metrics.missing),
-        "restorers": [model.name for model in options.restorers],
+        "restorers": {model.name: hashlib.sha256(model.path.read_bytes()).hexdigest() for model in options.restorers},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "command": options.command,
         "skipped": dict(skipped),
