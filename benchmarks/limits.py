@@ -16,7 +16,6 @@ decoded picture of the judge's perceptual distance and BRISQUE, on faces and fra
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import tempfile
 from collections import defaultdict
@@ -39,7 +38,6 @@ from models.training.manifest import permissive_clips
 from sender.offline import encode_at
 from sender.parser import FaceOptions
 from shared.clips import Clip
-from shared.mp4 import Sound
 from shared.picture import CLOCK_RATE, I420, bgr_from_i420, planes, size_of
 from shared.restorer import Restorer
 from shared.steady import Steadiness
@@ -149,10 +147,7 @@ def _restored(model: Path, pictures: Mapping[int, tuple[I420, NDArray[np.uint8]]
 def _finely(source: Path, out: Path, crf: int, numbers: frozenset[int]) -> dict[int, I420]:
     """The pictures of these numbers after x264 in its constant quality."""
     clip = Clip(source)
-    with (
-        contextlib.closing(Sound(source, 0.0)) as sound,
-        writing_mp4(out, clip.size, clip.fps, sound, {"preset": "medium", "crf": str(crf)}) as write,
-    ):
+    with writing_mp4(out, clip.size, clip.fps, None, {"preset": "medium", "crf": str(crf)}) as write:
         for number, i420 in clip.pictures(set(range(max(numbers) + 1))):
             write(i420, round(number * CLOCK_RATE / clip.fps))
     return {number: i420 for number, (i420, _) in decoded(out, numbers).items()}

@@ -1,4 +1,4 @@
-"""How much restoring there is time for, so that it does not delay the call. Pure policy, on times that the caller gives.
+"""How much restoring there is time for. Pure policy, on times that the caller gives.
 
 The rungs are ways to restore a picture, the best and slowest first; below the last of them pictures are shown as they
 are. Down it goes at once, on what pictures really took; up only after a while of calm, one at a time, and only to a
