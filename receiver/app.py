@@ -1,6 +1,6 @@
 """`semcall receive`: one picture's way from the wire to the eye.
 
-[asyncio thread] aiortc -> jitter buffer -> queue -> decode thread -> Latest -> restore thread
+[asyncio thread] aiortc -> jitter buffer -> queue -> decode thread -> Latest -> restore threads
     -> Latest -> [main thread] Qt window, or straight to the logbook with --headless
 """
 

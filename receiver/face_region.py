@@ -44,15 +44,6 @@ def restore_face(restore: Restore, i420: I420, qp: NDArray[np.uint8]) -> I420 | 
     return whole
 
 
-def coarser(qp: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Luma quantisers of twice the step (ITU-T H.264 clause 8.5.8: 6 more), at most 51, uint8 of the same shape.
-
-    For a picture that lacks what it refers to: it differs from the source by more than its quantisers tell. What
-    stands out as a face still does.
-    """
-    return np.minimum(qp, 51 - 6) + np.uint8(6)
-
-
 def typical_quantisers(rows: int, columns: int) -> NDArray[np.uint8]:
     """Luma quantisers, uint8 [rows, columns], as if a face filled the middle of the picture.
 

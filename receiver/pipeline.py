@@ -1,6 +1,7 @@
 """The threads between the network and the eye: decode, restore.
 
     bounded queue -> decode thread -> Latest -> restore thread -> sink
+                                                    <-> restoring thread
 
 Coded pictures are never dropped (on overflow all are, and an IDR is asked for); decoded ones are, newest wins, and
 after a loss those that it damaged, as `--on-loss` says.
@@ -107,47 +108,55 @@ class RestoreThread(threading.Thread):
     ) -> None:
         super().__init__(name="restore", daemon=True)
         self._ladder, self._sink, self._budget = ladder, sink, budget
-        self._work: queue.SimpleQueue[DecodedPicture | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[DecodedPicture, int] | None] = queue.SimpleQueue()
+        self._worker = threading.Thread(target=self._restore_all, name="restoring", daemon=True)
         self._done = threading.Event()
         self._done.set()
-        self._mine: DecodedPicture | None = None
-        """What the ladder was given last."""
         self.enabled = True
         self.pictures: Latest[DecodedPicture] = Latest()
 
     def run(self) -> None:
         """Until the mailbox is closed."""
-        if self._ladder is not None:
-            threading.Thread(target=self._restore_all, args=(self._ladder,), name="restoring", daemon=True).start()
-        while not self.pictures.closed:
-            picture = self.pictures.get()
-            if picture is not None:
-                self._sink(self._in_time(picture))
-        self._work.put(None)
+        self._worker.start()
+        try:
+            while not self.pictures.closed:
+                picture = self.pictures.get()
+                if picture is not None:
+                    self._sink(self._in_time(picture))
+        finally:
+            self._work.put(None)
+            self._worker.join(_END_WITHIN)
 
     def close(self) -> None:
         """End the thread after the picture in hand, and wait for that about a second."""
         self.pictures.close()
         if self.is_alive() and threading.current_thread() is not self:
-            self.join(_END_WITHIN)
+            self.join(2 * _END_WITHIN)
 
     def _in_time(self, picture: DecodedPicture) -> DecodedPicture:
         """The picture with what the ladder makes of it by then, or without."""
         if not self.enabled or self._ladder is None:
             return picture
+        try:
+            chosen = self._ladder.choose(picture)
+        except Exception:  # it is shown as it is
+            log.warning("a picture could not be restored", exc_info=True)
+            return picture
+        if chosen is None:
+            return picture
+        mine, ready = replace(picture), False  # the other may be on the screen when this one is filled in
         if self._done.is_set():
-            self._mine = replace(picture)  # the other may be on the screen when the ladder fills this one in
             self._done.clear()
-            self._work.put(self._mine)
-            if self._done.wait(picture.decoded + self._budget - time.time()):
-                return self._mine
-        picture.rung = self._mine.rung if self._mine is not None else picture.rung
-        return picture
+            self._work.put((mine, chosen))
+            ready = self._done.wait(picture.decoded + self._budget - time.time())
+        self._ladder.shown(ready)
+        return mine if ready else picture
 
-    def _restore_all(self, ladder: RestorerLadder) -> None:
-        while (picture := self._work.get()) is not None:
+    def _restore_all(self) -> None:
+        while (job := self._work.get()) is not None:
             try:
-                ladder.restore(picture)
+                assert self._ladder is not None
+                self._ladder.run(*job)
             except Exception:  # it is shown as it is
                 log.warning("a picture could not be restored", exc_info=True)
             self._done.set()

@@ -19,13 +19,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from receiver.face_region import coarser, face_region, restore_face, typical_quantisers
+from receiver.face_region import face_region, restore_face, typical_quantisers
 from receiver.picture import DecodedPicture
 from receiver.schedule import RestoreSchedule
 from shared.errors import SemcallError
 from shared.grid import grid_shape
 from shared.picture import I420
 from shared.providers import GPUS
+from shared.quantisers import coarser
 from shared.restorer import Restorer
 from shared.steady import Steadiness
 
@@ -116,7 +117,7 @@ class _Job:
 
 
 class RestorerLadder:
-    """Restores pictures as well as there is time for. `restore` is for one thread, the rest for any."""
+    """Restores pictures as well as there is time for. `choose` and `run` are for a thread each, the rest for any."""
 
     def __init__(
         self,
@@ -173,12 +174,14 @@ class RestorerLadder:
         threading.Thread(target=self._accelerate, name="accelerate", daemon=True).start()
 
     def restore(self, picture: DecodedPicture) -> None:
-        """Fill in `restored` and `restore_ms` where there is time, and `rung` in any case.
+        """`choose` and `run`, for whoever has nothing else to wait for."""
+        chosen = self.choose(picture)
+        if chosen is not None:
+            self.run(picture, chosen)
 
-        A damaged picture is restored too (the networks are trained on such), but no block of it counts as well coded
-        as its quantiser says.
-        """
-        i420, qp = picture.i420, coarser(picture.qp) if picture.damaged else picture.qp
+    def choose(self, picture: DecodedPicture) -> int | None:
+        """The rung that there is time for, None for none; fills in `rung`. Quick."""
+        i420, qp = picture.i420, _told(picture)
         with self._lock:
             known, self._seen = self._seen is not None and self._seen[0].shape == i420.shape, (i420, qp)
             if not known:  # one of its size
@@ -193,21 +196,33 @@ class RestorerLadder:
                 # Once: while it runs it takes time from the call's pictures, and must not lead these down.
                 self._jobs.put(_Job([self._asked], i420, qp, runs=1))
         picture.rung = str(self._rungs[stands]) if stands < len(self._rungs) else "off"
+        return chosen
+
+    def run(self, picture: DecodedPicture, chosen: int) -> None:
+        """Fill in `restored` and `restore_ms` by the rung that was chosen; neither where it shows no face to restore.
+
+        A damaged picture is restored too (the networks are trained on such), but no block of it counts as well coded
+        as its quantiser says.
+        """
         start = time.perf_counter()
         try:
-            restored = None if chosen is None else self._rungs[chosen].restore(i420, qp)
+            restored = self._rungs[chosen].restore(picture.i420, _told(picture))
         except SemcallError as error:  # the call goes on with less
-            assert chosen is not None
             self._fail(self._rungs[chosen].network, error)
-            restored = None
-        if restored is None or chosen is None:  # nor where there is no face: that it took no time says nothing
             return
-        picture.restored = self._steady(i420, restored)
+        if restored is None:  # that it took no time says nothing
+            return
+        picture.restored = self._steady(picture.i420, restored)
         seconds = time.perf_counter() - start
         picture.restore_ms = seconds * 1e3
         with self._lock:
             if self._rungs[chosen].network.name not in self._failures:  # on the other thread, just now
                 self._schedule.took(chosen, seconds, self._clock())
+
+    def shown(self, in_time: bool) -> None:
+        """A picture for which a rung was chosen is on its way to the eye, restored or too early for that."""
+        with self._lock:
+            self._schedule.shown(in_time, self._clock())
 
     def close(self) -> None:
         """Measure no more, and wait about a second for the rung in hand."""
@@ -260,6 +275,10 @@ class RestorerLadder:
             for index, rung in enumerate(self._rungs):
                 if rung.network is network:
                     self._schedule.lost(index, self._clock())
+
+
+def _told(picture: DecodedPicture) -> NDArray[np.uint8]:
+    return coarser(picture.qp) if picture.damaged else picture.qp
 
 
 def _timed(rung: _Rung, i420: I420, qp: NDArray[np.uint8], runs: int) -> float:

@@ -16,6 +16,7 @@ _OUTLIER = 3.0  # budgets; a picture that took longer says no more than that
 _MARGIN = 0.85  # of the budget: a rung above has to fit into it
 _CALM = 1.0  # seconds without a change before the next step up, at first
 _CALMEST = 60.0  # seconds
+_MISS, _MOST_MISSES = 0.02, 0.06  # weight of the newest picture among those not ready in time, and their limit
 _REGRET = 10.0  # seconds; a step down within them takes a step up back
 _LEISURE = 20.0  # measuring anew takes one in so many of the seconds that pass
 
@@ -38,7 +39,7 @@ class RestoreSchedule:
         """A rung of which nobody knows any more how long it takes: to be measured, then told to `measured`."""
         self._known: list[float | None] = [None] * self.off
         self._since = [-math.inf] * self.off
-        self._age = 0.0
+        self._age = self._misses = 0.0
         self._changed = self._rose = -math.inf
         self._calm = _CALM
 
@@ -86,7 +87,14 @@ class RestoreSchedule:
             seconds = before + _SMOOTHING * (min(seconds, _OUTLIER * self._budget) - before)
         self._learn(rung, seconds, now)
 
+    def shown(self, in_time: bool, now: float) -> None:
+        """A picture that was to be restored was shown: restored, or as it is because that was not ready."""
+        self._misses += _MISS * (float(not in_time) - self._misses)
+        if self._misses > _MOST_MISSES and self.rung != self.off:
+            self._step_down(now)
+
     def _step_down(self, now: float) -> None:
+        self._misses = 0.0
         if now - self._rose < _REGRET:
             self._calm = min(2 * self._calm, _CALMEST)
         elif now - self._changed >= _REGRET:

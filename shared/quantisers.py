@@ -42,3 +42,12 @@ def exported_quantisers(frame: av.VideoFrame) -> NDArray[np.uint8] | None:
             luma: NDArray[np.uint8] = np.clip(delta + (data.qp - deeper), 0, 51).astype(np.uint8)
             return luma.reshape(rows, columns)
     return None
+
+
+def coarser(qp: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Luma quantisers of twice the step (ITU-T H.264 clause 8.5.8: 6 more), at most 51, uint8 of the same shape.
+
+    For a picture that lacks what it refers to: it differs from the source by more than its quantisers tell. What
+    stands out as a face still does.
+    """
+    return np.minimum(qp, 51 - 6) + np.uint8(6)

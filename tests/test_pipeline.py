@@ -1,4 +1,4 @@
-"""The two threads between network and eye."""
+"""The threads between network and eye."""
 
 from __future__ import annotations
 
@@ -90,9 +90,10 @@ def test_restored_when_there_is_time() -> None:
 
 def test_bypassed_when_late() -> None:
     restorer = Inverter()
-    shown = Shown(restorer)
+    shown = Shown(restorer, budget=0.01)
     picture = shown.show(decoded(1, age=1.0))
     assert picture.restored is None
+    assert picture.rung == "inverter, whole picture", "it stands there all the same"
     assert picture.visible is picture.i420
     assert picture.restore_ms == 0
     assert restorer.begun.empty()
@@ -133,6 +134,18 @@ def test_no_picture_waits_longer_than_the_budget() -> None:
     shown.thread._budget = WAIT
     assert shown.show(decoded(3)).restored is not None
     shown.thread.close()
+
+
+def test_closing_waits_for_the_restoration_in_hand() -> None:
+    restorer = Inverter(waits=True)
+    assert restorer.go is not None
+    shown = Shown(restorer, RestoreSchedule(2, budget=WAIT), budget=0.0)
+    shown.show(decoded(1, age=0))
+    assert restorer.begun.get(timeout=WAIT) == 1
+    threading.Timer(0.1, restorer.go.release).start()
+    shown.thread.close()
+    assert not shown.thread._worker.is_alive()
+    assert not shown.thread.is_alive()
 
 
 def test_the_newest_wins_and_order_is_kept() -> None:
@@ -276,12 +289,12 @@ def test_what_nobody_foresaw_costs_a_picture_and_no_thread(monkeypatch: pytest.M
     assert decoding.requests == 1
     decoding.thread.close()
 
-    inverter = Inverter()
-    shown = Shown(inverter)
-    monkeypatch.setattr(shown.ladder, "restore", lambda _picture: 1 / 0)
-    assert shown.show(decoded(1)).restored is None
-    assert shown.show(decoded(2)).restored is None
-    shown.thread.close()
+    for name in ("run", "choose"):
+        shown = Shown(Inverter())
+        monkeypatch.setattr(shown.ladder, name, lambda *_: 1 / 0)
+        assert shown.show(decoded(1)).restored is None
+        assert shown.show(decoded(2)).restored is None
+        shown.thread.close()
 
 
 def test_damaged_pictures_are_decoded_and_held_until_the_idr() -> None:

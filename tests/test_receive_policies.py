@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from receiver.face_region import coarser, face_region, typical_quantisers
+from receiver.face_region import face_region, typical_quantisers
 from receiver.freeze import LONGEST_FREEZE, Freeze
 from receiver.keyframes import KeyframeRequests
 from receiver.watchdog import OVER, SILENT, MediaWatchdog
+from shared.quantisers import coarser
 
 
 @dataclass

@@ -221,3 +221,16 @@ def test_measuring_beside_the_call_does_not_lead_it_down() -> None:
     assert measured >= 3
     assert {rung for rung in chosen if rung != 1} <= {None}
     assert chosen.count(None) < 0.02 * len(chosen)
+
+
+def test_pictures_that_keep_missing_their_time_lead_down() -> None:
+    """A hiccup does not; one picture in eight does, although the mean time fits."""
+    call = single(0.026)
+    for number in range(200):
+        call.run(1 / FPS, steady(0.026))
+        call.schedule.shown(number not in (50, 51, 52, 150), call.now)
+    assert call.schedule.rung == 0
+    for number in range(60):
+        call.run(1 / FPS, steady(0.026))
+        call.schedule.shown(number % 8 != 0, call.now)
+    assert [rung for _, rung in call.events[-1:]] == [1] or call.schedule.rung == 1

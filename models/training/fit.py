@@ -244,7 +244,8 @@ class Fit:
         norm = float(torch.nn.utils.clip_grad_norm_(self.net.parameters(), limit))
         if not np.isfinite(norm):
             raise SemcallError(f"Training {self.name} diverged at step {self.step}; lower its rate and start anew.")
-        self._length = _running(self._length, min(norm, limit))
+        if norm:  # a limit of 0 would let nothing pass for ever
+            self._length = _running(self._length, min(norm, limit))
         self._stepper.step()
         self.step += 1
         decay = min(self._decay, self.step / (self.step + 30))
@@ -291,6 +292,7 @@ class Fit:
             state = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
             same = state["about"] == self.about
             if same:
+                changed = state.get("facts", {}) != self.facts
                 self.net.load_state_dict(state["net"])
                 self._optimiser.load_state_dict(state["optimiser"])
                 self.ema, self.step = self.fabric.to_device(state["ema"]), int(state["step"])
@@ -302,6 +304,8 @@ class Fit:
             raise SemcallError(f"The checkpoint {self.checkpoint} cannot be read: {error}.") from error
         if not same:
             raise SemcallError(f"{self.checkpoint} belongs to another recipe; use another output directory.")
+        if changed and self.done:  # nothing else would write them
+            self.save()
 
 
 def _running(mean: float, value: float) -> float:

@@ -48,7 +48,7 @@ def stills(data: Path, folder: str) -> list[Still]:
         ]
     except OSError as error:
         raise SemcallError(f"{path} cannot be read; name the data directory with --data.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # no text, no number, or no such column
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:  # no text, number or such column
         raise SemcallError(f"{path} is no list of stills ({error!r}); get the data again.") from error
 
 

@@ -29,7 +29,7 @@ from models.evaluation.study.results import mean_known
 from shared.clips import Clip
 from shared.grid import MACROBLOCK, Mask, grid_shape
 from shared.picture import I420, bgr_from_i420, i420_from_frame, planes, size_of
-from shared.quantisers import SIDE_DATA, quantiser_map
+from shared.quantisers import SIDE_DATA, coarser, quantiser_map
 from shared.restorer import Restorer
 from shared.steady import Steadiness
 
@@ -77,7 +77,7 @@ def measure(
     wanted = frozenset(number + step for number in numbers for step in (0, 1))
     reference = _reference(source, wanted)
     before = {number - step for number in numbers for step in range(1, BEFORE + 1) if number >= step}
-    pictures = decoded(coded, wanted | before, lost)
+    pictures = as_told(decoded(coded, wanted | before, lost), lost)
     measured = {}
     for name, model in restorers.items():
         restore, times = _restoring(model, pictures)
@@ -127,8 +127,9 @@ def _reference(source: Path, wanted: frozenset[int]) -> dict[int, I420]:
 def decoded(
     coded: Path, wanted: frozenset[int], lost: int | None = None
 ) -> dict[int, tuple[I420, NDArray[np.uint8]]]:
-    """Pictures of a file of semcall's, I420, with their quantisers, uint8 [rows, columns], by number.
+    """Pictures of a file, I420, with their quantisers, uint8 [rows, columns], by number.
 
+    Of a file without reordered ones, as semcall's encoder and `writing_mp4` make them.
     `lost`: the number of an access unit that never came: the picture before stands for it, and FFmpeg's decoder
     conceals what is missing in those that follow.
     """
@@ -149,6 +150,14 @@ def decoded(
                 rows, columns = grid_shape(*size_of(i420))
                 found[number] = i420, np.ascontiguousarray(quantiser_map(latest)[:rows, :columns])
     return found
+
+
+def as_told(
+    pictures: Mapping[int, tuple[I420, NDArray[np.uint8]]], lost: int | None
+) -> dict[int, tuple[I420, NDArray[np.uint8]]]:
+    """What a receiver tells its restorer: from `lost` on no block counts as well coded as its quantiser says."""
+    damaged = {number for number in pictures if lost is not None and number >= lost}
+    return {number: (i420, coarser(qp) if number in damaged else qp) for number, (i420, qp) in pictures.items()}
 
 
 def _restoring(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import time
@@ -84,7 +83,7 @@ def evaluate(options: StudyOptions, encode: Encode, console: Console) -> bool:
     if not records:
         raise SemcallError(f"Nothing could be measured: {next(iter(failed.values()), 'there are no cells')}")
     spent = _spent(options.cache, time.monotonic() - started if jobs else 0.0)
-    facts = _facts(options, metrics, skipped | failed, spent)
+    facts = _facts(options, metrics, digests, skipped | failed, spent)
     sheets = _sheets(options, sources, cells)
     write_report(records, facts, options.out, sheets, options.paper)
     console.print(f"Written to {options.out}: README.md, claims.md, tables.csv, records.json", highlight=False)
@@ -224,13 +223,15 @@ def _tell(
     console.print(f"{len(sources)} clips, {cells} cells, {found} of them known; {where}", highlight=False)
 
 
-def _facts(options: StudyOptions, metrics: Metrics, skipped: Mapping[str, str], seconds: float) -> dict[str, Any]:
+def _facts(
+    options: StudyOptions, metrics: Metrics, digests: Digests, skipped: Mapping[str, str], seconds: float
+) -> dict[str, Any]:
     return {
         "distance": metrics.names.get("distance"),
         "brisque": metrics.names.get("brisque"),
         "identity": metrics.names.get("identity"),
         "missing": dict(metrics.missing),
-        "restorers": {model.name: hashlib.sha256(model.path.read_bytes()).hexdigest() for model in options.restorers},
+        "restorers": {model.name: digests.of(model.path) for model in options.restorers},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "command": options.command,
         "skipped": dict(skipped),

@@ -15,7 +15,8 @@ _LOSSLESS = {"preset": "ultrafast", "qp": "0"}
 def write_cut(first: Path, second: Path, out: Path, seconds: float) -> None:
     """Write `seconds` of video to `out`, without loss: half of it is the beginning of `first`, half that of `second`.
 
-    The latter is scaled to fit, with black bars. Raises SemcallError for a file that cannot be read.
+    The latter is scaled to fit, with black bars, and goes at the rate of the former. Raises SemcallError for a file
+    that cannot be read.
     """
     clip = Clip(first)
     half = seconds / 2

@@ -25,9 +25,8 @@ _LOSSES: dict[str, tuple[str, Callable[[nn.Module], Part]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Eyes:
-    """`sharp`: what the features' distance is measured with, if it is; `parts`: more losses, each with its part;
-
-    `names`: by which a card has to call what each of `parts` looked through.
+    """Open networks. `sharp`: what the features' distance is measured with, if it is; `parts`: more losses, each with
+    its part; `names`: by which a card has to call what each of `parts` looked through.
     """
 
     sharp: FeatureNet | None = None

@@ -11,7 +11,7 @@ from typing import Any
 from rich.progress import track
 
 from models.evaluation.study.coding import Encode, code, read_masks, stats_path
-from models.evaluation.study.measure import JUDGED, WINDOW, cut, decoded, face_box, judged, measure
+from models.evaluation.study.measure import JUDGED, WINDOW, as_told, cut, decoded, face_box, judged, measure
 from models.evaluation.study.metrics import Metrics, open_metrics
 from models.evaluation.study.pictures import draw_sheet
 from models.evaluation.study.protocol import target_kbps
@@ -75,14 +75,14 @@ def judge(
     data: Path,
     folder: Path,
     encode: Encode,
-    codings: Sequence[Coding] = CODINGS,
+    codings: Sequence[Coding] | None = None,
 ) -> list[Judged]:
     """Figures of the restorer in the ONNX file `model`, decoded pictures beside restored ones.
 
-    Coded files are kept in `folder`, for the next to be judged, and a sheet of every clip is drawn there. Raises
-    SemcallError for what cannot be read.
+    `codings`: default: CODINGS. Coded files are kept in `folder`, for the next to be judged, and a sheet of every
+    clip is drawn there. Raises SemcallError for what cannot be read.
     """
-    metrics, restorer = open_metrics(data), Restorer(model)
+    metrics, restorer, codings = open_metrics(data), Restorer(model), codings or CODINGS
     found = []
     pieces = [(clip, *coding) for clip in clips for coding in codings]
     for clip, kbps, share, lossy in track(pieces, description=f"judging {model.stem}"):
@@ -93,7 +93,7 @@ def judge(
         both = (figures[_DECODED], figures[model.stem])
         face, frame = (_paired(both, part) for part in ("face", "frame"))
         originals = dict(Clip(clip.path).pictures(set(judged(len(masks), lost or 0))))
-        pictures = decoded(coded, frozenset(originals), lost)
+        pictures = as_told(decoded(coded, frozenset(originals), lost), lost)
         sides = side_effects(((*pictures[at], original) for at, original in originals.items()), restorer.restore)
         effects = sides | _brisque_of_originals(originals, masks, metrics)
         found.append(Judged(clip.name, kbps, share, lossy, face, frame, effects))

@@ -102,7 +102,7 @@ class Objective:
                 base = self._track("feature norm", _norm(pulls[0]))
             for name, (part, loss) in self._parts.items():
                 pull, norm = self._measured(name, loss(seen), leaves)
-                base = base if pulls else norm
+                base = base if pulls else norm or base  # no picture may have had a face so far
                 pulls.append(_scaled(pull, part * base / max(norm, 1e-12)))
             pulls.append(_scaled(pixels, self._pixel * base / self.seen["pixel norm"]))
             if self._adversary is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -178,14 +179,17 @@ def load(files: list[Path], crop: int = CROP) -> Pairs:
 def _bind(folder: Path, made: dict[str, float]) -> None:
     """Note how a folder's pairs are made. Raises SemcallError where others are there."""
     note = folder / "made.json"
+    if not note.exists():
+        part = folder / f"made.{os.getpid()}.part"  # other processes may be at it, too
+        part.write_text(json.dumps(made))
+        part.rename(note)
     try:
-        before = json.loads(note.read_text()) if note.exists() else made
-    except (OSError, ValueError) as error:
+        before = dict(json.loads(note.read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise SemcallError(f"{note} cannot be read ({error}); delete the folder of pairs.") from error
     differs = [f"{name} = {before.get(name)}" for name, value in made.items() if before.get(name) != value]
     if differs:
         raise SemcallError(f"The pairs in {folder} have {', '.join(differs)}: use another output directory.")
-    note.write_text(json.dumps(made))
 
 
 def _somebody_else(sources: Sequence[TrainingClip | Still], at: int) -> Path | None:

@@ -39,7 +39,7 @@ class RestorerRecipe:
     `threads`: of PyTorch; `workers`: processes that make batches; `clips`: use only so many (0: all); `codings`: of
     each clip, of its first `seconds`, with crops of `pictures` of each; `cuts`: more codings of each, cut to
     another clip half-way; `portraits`: codings of each portrait, moved for a short clip (0: none);
-    `checkpoint_every`, `pictures_every`: steps between them, 0 for once an epoch.
+    `checkpoint_every`, `pictures_every`: steps between them, of the latter 0 for an epoch.
     """
 
     name: str = "fast"

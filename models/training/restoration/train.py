@@ -51,6 +51,8 @@ def rounds(
         raise SemcallError("luma_strength and chroma_strength are of the fast family: leave them out of the recipe.")
     if recipe.deep < 0 or (recipe.deep and recipe.network != "fast"):
         raise SemcallError(f"deep = {recipe.deep}: a number of convolutions, 0 or more, of the fast family alone.")
+    if not recipe.features and not any((recipe.perceptual, recipe.background, recipe.face)):
+        raise SemcallError("features = false leaves nothing to look through; set perceptual, background or face.")
     fabric = fabric or launched(recipe.bf16)
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
@@ -67,8 +69,6 @@ def rounds(
         eyes = open_eyes(recipe, data / "weights", fabric.device)
     for name, called in eyes.names.items():
         console.print(f"{name.capitalize()} features: {called}.")
-    if eyes.names:
-        about["eyes"] = eyes.names
     clips = permissive_clips(data, "train")[: recipe.clips or None]
     portraits = permissive_portraits(data) if recipe.portraits else []
     facts = _facts(recipe, clips, portraits) | ({"eyes": eyes.names} if eyes.names else {})
@@ -93,7 +93,7 @@ def rounds(
         objective = _objective(name, recipe, eyes, fabric, halve)
         about |= {f"{name}_steps": steps, f"{name}_rate": rate}
         if name != "pixels":
-            about["views"] = True  # of the eye; earlier checkpoints had none
+            about |= {"views": True} | ({"eyes": eyes.names} if eyes.names else {})  # earlier checkpoints had none
         batches = Batches(pairs, recipe.seed + number, recipe.batch, recipe.crop)
 
         def check(seen: nn.Module, step: int, batches: Batches = batches, objective: Objective = objective) -> None:
