@@ -18,6 +18,8 @@ from shared.picture import CLOCK_RATE, I420
 WriteI420 = Callable[[I420, int], None]
 """Adds a picture, uint8 [H * 3 / 2, W], shown at so many 90 kHz ticks since the first (increasing)."""
 
+LOSSLESS = {"preset": "ultrafast", "qp": "0"}
+"""Options that keep every sample, for files that are read back at once."""
 _SQUARE = Fraction(1)
 _IN_ORDER = {"bf": "0"}  # Mp4Writer knows no pictures that are shown in another order
 

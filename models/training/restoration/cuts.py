@@ -7,9 +7,7 @@ from pathlib import Path
 
 from shared.clips import Clip
 from shared.picture import CLOCK_RATE, letterboxed
-from shared.x264 import writing_mp4
-
-_LOSSLESS = {"preset": "ultrafast", "qp": "0"}
+from shared.x264 import LOSSLESS, writing_mp4
 
 
 def write_cut(first: Path, second: Path, out: Path, seconds: float) -> None:
@@ -20,7 +18,7 @@ def write_cut(first: Path, second: Path, out: Path, seconds: float) -> None:
     """
     clip = Clip(first)
     half = seconds / 2
-    with writing_mp4(out, clip.size, clip.fps, None, _LOSSLESS) as write:
+    with writing_mp4(out, clip.size, clip.fps, None, LOSSLESS) as write:
         halves = (takewhile(lambda one: one[1] < half, source) for source in (clip, Clip(second)))
         for number, (i420, _) in enumerate(chain.from_iterable(halves)):
             write(letterboxed(i420, *clip.size), round(number * CLOCK_RATE / clip.fps))

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from models.evaluation.detector import Boxes, ReferenceDetector
 from models.training.stills import Image, read_picture
 from shared.picture import CLOCK_RATE, I420, i420_from_bgr, planes, size_of
-from shared.x264 import writing_mp4
+from shared.x264 import LOSSLESS, writing_mp4
 
 FPS = 30
-_LOSSLESS = {"preset": "ultrafast", "qp": "0"}
 _LEAST_SIDE = 320
 _NOISE = 0.3, 2.0
 """Standard deviation of the noise of some cameras, code values."""
@@ -42,7 +41,7 @@ def write_moving(portrait: Path, detector: Path, out: Path, seconds: float, chan
     picture, boxes = _framed(picture, ReferenceDetector(detector).find(picture), chance)
     pictures = moved(_in_other_light(picture, chance), boxes, round(seconds * FPS), chance)
     first = next(pictures)
-    with writing_mp4(out, size_of(first), FPS, None, _LOSSLESS) as write:
+    with writing_mp4(out, size_of(first), FPS, None, LOSSLESS) as write:
         write(first, 0)
         for number, i420 in enumerate(pictures, 1):
             write(i420, number * CLOCK_RATE // FPS)
