@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from models.evaluation.study.results import finite, mean_known
 
 KBPS, SHARE, LARGE, FINEST = 400, 15, 45, 1000
 METRICS = {"distance": 3, "brisque": 1, "ssim": 3, "flicker": 2, "identity": 3}
@@ -39,34 +40,48 @@ def table(cells: Mapping[Key, Mapping[str, Any]], restorers: Sequence[str]) -> l
     clips = sorted({clip for clip, *_ in cells})
     best = restorers[-1]
 
-    def of(clip: str, part: str, kbps: int, share: int, restorer: str = "none") -> float:
-        return float(cells[clip, kbps, share, restorer][part]["distance"])
+    def of(clip: str, part: str, kbps: int, share: int, restorer: str = "none") -> float | None:
+        return finite(cells[clip, kbps, share, restorer][part].get("distance"))
 
     def restored(clip: str, part: str, restorer: str) -> str:
-        before, after = (of(clip, part, KBPS, SHARE, name) for name in ("none", restorer))
-        return f"{after:.3f} ({100 * (after / before - 1):+.1f}%)"
+        change = _change(*(of(clip, part, KBPS, SHARE, name) for name in ("none", restorer)))
+        return _said(of(clip, part, KBPS, SHARE, restorer)) + ("" if change is None else f" ({change:+.1f}%)")
 
     sides = [f"... `{name}`" for name in restorers]
     titles = ["clip", f"plain {FINEST}k", f"plain {KBPS}k", f"{KBPS}k, {SHARE}%", *sides,
               f"{KBPS}k, {LARGE}%, `{best}`", f"frame, {KBPS}k, {SHARE}%", *sides]  # fmt: skip
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for clip in clips:
-        plain = [f"{of(clip, 'face', kbps, share):.3f}" for kbps, share in ((FINEST, 0), (KBPS, 0), (KBPS, SHARE))]
+        plain = [_said(of(clip, "face", kbps, share)) for kbps, share in ((FINEST, 0), (KBPS, 0), (KBPS, SHARE))]
         face = [restored(clip, "face", name) for name in restorers]
-        frame = [f"{of(clip, 'frame', KBPS, SHARE):.3f}", *(restored(clip, "frame", name) for name in restorers)]
-        large = f"{of(clip, 'face', KBPS, LARGE, best):.3f}"
+        frame = [_said(of(clip, "frame", KBPS, SHARE)), *(restored(clip, "frame", name) for name in restorers)]
+        large = _said(of(clip, "face", KBPS, LARGE, best))
         lines.append(f"| {' | '.join([clip, *plain, *face, large, *frame])} |")
     lines.append("")
     for part in ("face", "frame"):
         for name in ("none", *restorers):
-            means = {
-                metric: statistics.fmean(cells[clip, KBPS, SHARE, name][part][metric] for clip in clips)
-                for metric in METRICS
-                if metric in cells[clips[0], KBPS, SHARE, name][part]
-            }
-            said = ", ".join(f"{metric} {value:.{METRICS[metric]}f}" for metric, value in means.items())
-            lines.append(f"{part}, {name}: {said}")
+            lines.append(f"{part}, {name}: {_means([cells[clip, KBPS, SHARE, name][part] for clip in clips])}")
+        for name in restorers:
+            both = [[of(clip, part, KBPS, SHARE, one) for one in ("none", name)] for clip in clips]
+            mean = mean_known(_change(*pair) for pair in both)
+            lines.append(f"{part}, {name}: distance changed by {_said(mean, 1)}% in the mean of the clips")
     return lines
+
+
+def _change(before: float | None, after: float | None) -> float | None:
+    """In percent; None where one is unknown or there was nothing to change."""
+    return 100 * (after / before - 1) if before and after is not None else None
+
+
+def _said(value: float | None, digits: int = METRICS["distance"]) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"  # a clip without a face, a metric without its weights
+
+
+def _means(figures: Sequence[Mapping[str, Any]]) -> str:
+    """Of the metrics that any of the clips has."""
+    means = {name: mean_known(one.get(name) for one in figures) for name in METRICS}
+    known = [f"{name} {value:.{METRICS[name]}f}" for name, value in means.items() if value is not None]
+    return ", ".join(known) or "nothing is known"
 
 
 if __name__ == "__main__":

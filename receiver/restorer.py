@@ -173,12 +173,6 @@ class RestorerLadder:
             raise SemcallError(" ".join(self._failures.values()))
         threading.Thread(target=self._accelerate, name="accelerate", daemon=True).start()
 
-    def restore(self, picture: DecodedPicture) -> None:
-        """`choose` and `run`, for whoever has nothing else to wait for."""
-        chosen = self.choose(picture)
-        if chosen is not None:
-            self.run(picture, chosen)
-
     def choose(self, picture: DecodedPicture) -> int | None:
         """The rung that there is time for, None for none; fills in `rung`. Quick."""
         i420, qp = picture.i420, _told(picture)

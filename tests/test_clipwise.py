@@ -26,4 +26,22 @@ def test_changes_are_relative_to_the_decoded_picture(tmp_path: Path, capsys: pyt
     lines = capsys.readouterr().out.splitlines()
     assert lines[2] == "| a-1 | 0.100 | 0.300 | 0.500 | 0.400 (-20.0%) | 0.250 | 0.600 | 0.630 (+5.0%) |"
     assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
-    assert lines[-1] == "frame, small: distance 0.630, ssim 0.900"
+    assert lines[-2:] == [
+        "frame, small: distance 0.630, ssim 0.900",
+        "frame, small: distance changed by 5.0% in the mean of the clips",
+    ]
+
+
+def test_what_is_not_known_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = ((1000, 0, "none"), (400, 0, "none"), (400, 15, "none"), (400, 15, "small"), (400, 45, "small"))
+    records = [record(*cell, 0.5, 0.5) for cell in cells]
+    for one in records:
+        one["face"] = {"distance": None, "ssim": None}
+    path = tmp_path / "records.json"
+    path.write_text(json.dumps({"facts": {}, "records": records}))
+    clipwise.main([str(path), "--restorer", "small"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith("| a-1 | – | – | – | – | – | 0.500 |")
+    assert "face, small: nothing is known" in lines
+    assert "face, small: distance changed by –% in the mean of the clips" in lines
+    assert "frame, small: distance 0.500, ssim 0.900" in lines

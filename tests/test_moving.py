@@ -152,6 +152,18 @@ def test_portraits_are_permissive_and_of_few_people(tmp_path: Path) -> None:
     assert len(stills.stills(tmp_path / "data", "faces")) == 4
     with pytest.raises(SemcallError, match=r"manifest\.tsv cannot be read; name the data directory with --data"):
         permissive_portraits(tmp_path)
+    manifest = tmp_path / "data" / "images" / "manifest.tsv"
+    for damage, said in (
+        (lambda text: text.replace("\t1\tMIT", "\tone\tMIT"), "faces of faces/one.png"),
+        (lambda text: text + "faces/more.png\n", "line 7 has no faces"),
+        (lambda text: text.replace("licence", "license"), "line 2 has no licence"),
+        (lambda _: "\ufffd".encode("utf-16").decode("latin-1"), "no list of stills"),
+    ):
+        whole = manifest.read_text()
+        manifest.write_text(damage(whole), "latin-1")
+        with pytest.raises(SemcallError, match=said):
+            permissive_portraits(tmp_path / "data")
+        manifest.write_text(whole)
 
 
 def test_pairs_of_a_portrait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

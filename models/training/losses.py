@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.evaluation.study.measure import FLAT_SPAN
 from shared.grid import MACROBLOCK
 
 Features = Callable[[Tensor], Sequence[Tensor]]
 """RGB 0..1, float [n, 3, H, W], to feature maps [n, c, h, w]."""
 FINE_QP, COARSE_QP = 24, 30
 """Luma quantisers up to which there is nothing to mend, and from which a restorer may do what it likes."""
-FLAT_SPAN = 6
-"""Code values that 5x5 samples of a flat place span at most."""
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:

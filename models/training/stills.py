@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from models.training.manifest import read_rows
 from shared.errors import SemcallError
 
 Image = NDArray[np.uint8]
@@ -32,24 +32,15 @@ class Still:
 def stills(data: Path, folder: str) -> list[Still]:
     """The manifest's pictures in `data`/images/`folder` ("photos" or "faces"). Raises SemcallError without it."""
     path = data / "images" / "manifest.tsv"
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        return [
-            Still(
-                Path(row["path"]).stem,
-                path.parent / row["path"],
-                int(row["faces"]),
-                row["licence"],
-                row.get("origin", ""),
-            )
-            for row in rows
-            if row["path"].startswith(f"{folder}/")
-        ]
-    except OSError as error:
-        raise SemcallError(f"{path} cannot be read; name the data directory with --data.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:  # no text, number or such column
-        raise SemcallError(f"{path} is no list of stills ({error!r}); get the data again.") from error
+    found = []
+    for row in read_rows(path, ("path", "faces", "licence"), "stills"):
+        if not row["path"].startswith(f"{folder}/"):
+            continue
+        if not row["faces"].isdecimal():
+            raise SemcallError(f"{path} is no list of stills (faces of {row['path']}); get the data again.")
+        name, file = Path(row["path"]).stem, path.parent / row["path"]
+        found.append(Still(name, file, int(row["faces"]), row["licence"], row.get("origin", "")))
+    return found
 
 
 def permissive_portraits(data: Path) -> list[Still]:

@@ -38,7 +38,8 @@ JUDGED = 10
 WINDOW = 160
 BEFORE = 8
 """Pictures before each of those that are restored too: a restored picture depends on the last ones."""
-_FLAT_SPAN = 6
+FLAT_SPAN = 6
+"""Code values that 5x5 samples of a flat place span at most: a bare wall."""
 _LEAST_FACE = 48  # samples across and down of a patch that metrics are taken of
 
 Box = tuple[int, int, int, int]
@@ -240,9 +241,9 @@ def _face(found: dict[str, list[float]], pair: _Pair, metrics: Metrics, number: 
 
 
 def flat(luma: Plane) -> NDArray[np.bool_]:
-    """Where 5x5 samples of a plane, uint8 [H, W], span at most 6 code values: bare walls."""
+    """Where 5x5 samples of a plane, uint8 [H, W], span at most FLAT_SPAN code values: bare walls."""
     square = np.ones((5, 5), np.uint8)
-    return np.asarray(cv2.subtract(cv2.dilate(luma, square), cv2.erode(luma, square)) <= _FLAT_SPAN)
+    return np.asarray(cv2.subtract(cv2.dilate(luma, square), cv2.erode(luma, square)) <= FLAT_SPAN)
 
 
 def around(centre: tuple[float, float], size: tuple[int, int], width: int, height: int) -> Box:

@@ -32,7 +32,7 @@ class Crops:
 
 
 class Batches:
-    """Random crops of `size` samples from `pairs`, `batch` at a time, mirrored half of the time."""
+    """Random crops of `size` samples from `pairs`, `batch` at a time, corner and mirror drawn for each."""
 
     def __init__(self, pairs: Pairs, seed: int, batch: int, size: int) -> None:
         self._pairs, self._seed, self._batch, self._size = pairs, seed, batch, size
@@ -56,16 +56,23 @@ class Batches:
                 chance.choice(len(self._even), half, p=self._even),
             ]
         )
-        size = self._size
-        top, left = (int(chance.integers((self._pairs.size - size) // 16 + 1)) * 16 for _ in range(2))
-        mirrored = chance.random() < 0.5
-        pairs = self._pairs
-        y, uv = _planes(pairs.coded[picked], top, left, size, mirrored)
-        true_y, true_uv = _planes(pairs.original[picked], top, left, size, mirrored)
-        area = slice(top // 16, (top + size) // 16), slice(left // 16, (left + size) // 16)
-        qp = _tensor(np.concatenate([pairs.qp[picked, n][:, None, *area] for n in (0, 1)]), mirrored)
-        face = _tensor(pairs.face[picked][:, None, *area], mirrored)
-        return y, uv, true_y, true_uv, qp, face
+        corners = chance.integers((self._pairs.size - self._size) // 16 + 1, size=(self._batch, 2)) * 16
+        mirrored = chance.random(self._batch) < 0.5
+        one = [self._crop(*each) for each in zip(picked, corners, mirrored, strict=True)]
+        parts = [torch.stack(part) for part in zip(*one, strict=True)]  # [n, 2, planes, ...] but for the last
+        y, uv, true_y, true_uv, qp = (torch.cat([part[:, 0], part[:, 1]]) for part in parts[:-1])
+        return y, uv, true_y, true_uv, qp, parts[-1]
+
+    def _crop(self, index: int, corner: NDArray[np.int64], mirrored: bool) -> tuple[Tensor, ...]:
+        """Of both pictures: coded luma and chroma, the original's, quantisers; and the face."""
+        pairs, (top, left) = self._pairs, (int(side) for side in corner)
+        area = tuple(slice(start // 16, (start + self._size) // 16) for start in (top, left))
+        return (
+            *_planes(pairs.coded[index], top, left, self._size, mirrored),
+            *_planes(pairs.original[index], top, left, self._size, mirrored),
+            _tensor(pairs.qp[index][:, None, *area], mirrored),
+            _tensor(pairs.face[index][None, *area], mirrored),
+        )
 
 
 def _tensor(array: NDArray[np.generic], mirrored: bool) -> Tensor:
@@ -73,11 +80,10 @@ def _tensor(array: NDArray[np.generic], mirrored: bool) -> Tensor:
 
 
 def _planes(i420: NDArray[np.uint8], top: int, left: int, size: int, mirrored: bool) -> tuple[Tensor, Tensor]:
-    """I420 crops [n, 2, 3 S/2, S] to float luma [2 n, 1, size, size] and chroma [2 n, 2, size/2, size/2]."""
-    stored = i420.shape[3]
+    """Two I420 crops [2, 3 S/2, S] to float luma [2, 1, size, size] and chroma [2, 2, size/2, size/2]."""
+    stored = i420.shape[2]
     half = stored // 2
-    whole = np.concatenate([i420[:, 0], i420[:, 1]])
-    luma = whole[:, None, top : top + size, left : left + size]
-    chroma = whole[:, stored:].reshape(-1, 2, half, half)
+    luma = i420[:, None, top : top + size, left : left + size]
+    chroma = i420[:, stored:].reshape(2, 2, half, half)
     chroma = chroma[:, :, top // 2 : (top + size) // 2, left // 2 : (left + size) // 2]
     return _tensor(luma, mirrored), _tensor(chroma, mirrored)

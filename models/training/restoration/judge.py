@@ -11,7 +11,17 @@ from typing import Any
 from rich.progress import track
 
 from models.evaluation.study.coding import Encode, code, read_masks, stats_path
-from models.evaluation.study.measure import JUDGED, WINDOW, as_told, cut, decoded, face_box, judged, measure
+from models.evaluation.study.measure import (
+    FLAT_SPAN,
+    JUDGED,
+    WINDOW,
+    as_told,
+    cut,
+    decoded,
+    face_box,
+    judged,
+    measure,
+)
 from models.evaluation.study.metrics import Metrics, open_metrics
 from models.evaluation.study.pictures import draw_sheet
 from models.evaluation.study.protocol import target_kbps
@@ -55,17 +65,17 @@ def definition(data: Path) -> str:
     named = "; ".join(f"{short}: {name}" for short, name in metrics.names.items())
     return (
         f"[decoded, restored], means over up to {JUDGED} pictures of the first {SECONDS:g} s, coded by semcall's "
-        f"encoder at `kbps` (for 1280x720, scaled to a clip's pixels) in exact mode with `share` percent of the bits "
-        f"for the face; lost: the access unit in the middle never came, FFmpeg's decoder conceals what is missing "
-        f"from there on, and only those pictures are judged. {named}. distance: of {WINDOW}x{WINDOW} samples. "
-        f"flat_flicker: where 5x5 samples of the original span at most 6 code values. Lower is better for flicker, "
-        f"brisque and distance, higher for the others. docs/metrics.md defines them. effects: colour_shift, mean "
-        f"change of a chroma plane (code values), its size averaged over the pictures, the larger of the two; "
-        f"colour_change, mean absolute change of chroma samples; colour_error, mean difference of a plane to the "
-        f"original's likewise, decoded and restored; fine_psnr, restored to decoded luma where the quantiser is at "
-        f"most {FINE_QP} (dB); mesh_2, mesh_4, mesh_8, how far a period of so many samples stands out of the "
-        f"spectrum of the original, the decoded and the restored picture (1: not at all); brisque_original, of "
-        f"the original's faces and frames."
+        "encoder at `kbps` (for 1280x720, scaled to a clip's pixels) in exact mode with `share` percent of the "
+        "bits for the face; lost: the access unit in the middle never came, FFmpeg's decoder conceals what is "
+        f"missing from there on, and only those pictures are judged. {named}. distance: of {WINDOW}x{WINDOW} "
+        f"samples. flat_flicker: where 5x5 samples of the original span at most {FLAT_SPAN} code values. Lower is "
+        "better for flicker, brisque and distance, higher for the others. docs/metrics.md defines them. effects: "
+        "colour_shift, mean change of a chroma plane (code values), its size averaged over the pictures, the "
+        "larger of the two; colour_change, mean absolute change of chroma samples; colour_error, mean difference "
+        "of a plane to the original's likewise, decoded and restored; fine_psnr, restored to decoded luma where "
+        f"the quantiser is at most {FINE_QP} (dB); mesh_2, mesh_4, mesh_8, how far a period of so many samples "
+        "stands out of the spectrum of the original, the decoded and the restored picture (1: not at all); "
+        "brisque_original, of the original's faces and frames."
     )
 
 

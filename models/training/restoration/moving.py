@@ -95,12 +95,11 @@ def _person(box: NDArray[np.float32], x: Plane, y: Plane, count: int, chance: np
     turn = math.radians(_TURN) * _wander(count, 0.1, 0.8, chance)
     nearer = _NEARER * _wander(count, 0.1, 0.5, chance)
     speech = _SPEECH * height * np.maximum(0, _wander(count, 1.5, 5, chance))
-    below = down - 0.7 * height  # it turns about the neck
+    neck = 0.7 * height
 
     def move(number: int) -> tuple[Plane, Plane]:
-        right = head * (sway[0][number] - turn[number] * below - nearer[number] * across)
-        under = head * (sway[1][number] + turn[number] * across - nearer[number] * down)
-        return right, under - mouth * speech[number]
+        right, under = _turned(across, down, sway[0][number], sway[1][number], turn[number], nearer[number], neck)
+        return head * right, head * under - mouth * speech[number]
 
     return move
 
@@ -117,12 +116,16 @@ def _camera(size: int, count: int, chance: np.random.Generator) -> Callable[[int
         turn, nearer = math.radians(chance.uniform(-1, 1)) * along, chance.uniform(-0.04, 0.04) * along
 
     def move(number: int, across: Plane, down: Plane) -> tuple[Plane, Plane]:
-        return (
-            right[number] - turn[number] * down - nearer[number] * across,
-            under[number] + turn[number] * across - nearer[number] * down,
-        )
+        return _turned(across, down, right[number], under[number], turn[number], nearer[number])
 
     return move
+
+
+def _turned(
+    across: Plane, down: Plane, right: float, under: float, turn: float, nearer: float, pivot: float = 0.0
+) -> tuple[Plane, Plane]:
+    """Offsets, from distances to a middle: moved, turned by small radians about `pivot` below it, and come nearer."""
+    return right - turn * (down - pivot) - nearer * across, under + turn * across - nearer * down
 
 
 def _wander(count: int, slow: float, fast: float, chance: np.random.Generator) -> NDArray[np.float32]:
