@@ -1,16 +1,17 @@
 """How far the goals of a restorer can be reached at all, and how cheaply one of them.
 
-    python -m benchmarks.limits --data DIR [--model fine] [--clip NAME ...]
+    python -m benchmarks.limits --data DIR [--model fine ...] [--clip NAME ...]
 
 On the permissive validation clips, 4 s each, at 400 kb/s (for 1280x720) with 15% for the face, changes against the
-decoded picture of the judge's perceptual distance and BRISQUE, on faces and frames. Rows:
+decoded picture of the judge's perceptual distance, of the one that restorers are trained through, and of BRISQUE, on
+faces and frames. Needs extra `train`. Rows:
 
 - `original`: what BRISQUE says of the source;
 - `x264 crf N`: the source coded finely, which nobody tells from it: what it loses of sensor noise is no restorer's
   to find again, so its distance is a floor;
-- the restorer;
-- the restorer with grain: noise of so many code values, the same on every picture, which hardly shows, on what is
-  coded coarsely (quantiser 28 and above, in full from 36 on), everywhere or only where there is detail.
+- the restorers, e.g. one and its predecessor out of the history;
+- the first of them with grain: noise of so many code values, the same on every picture, which hardly shows, on what
+  is coded coarsely (quantiser 28 and above, in full from 36 on), everywhere or only where there is detail.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import argparse
 import functools
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -31,8 +32,10 @@ from rich.table import Table
 
 from models.evaluation.study.coding import Encode, code, read_masks, stats_path
 from models.evaluation.study.measure import Box, cut, decoded, face_box, judged, window
-from models.evaluation.study.metrics import Metrics, open_metrics
+from models.evaluation.study.metrics import Bgr, open_metrics
 from models.evaluation.study.protocol import target_kbps
+from models.networks.features import SQUEEZENET, SqueezeNet
+from models.networks.lpips import PictureDistance
 from models.registry import find_model
 from models.training.manifest import permissive_clips
 from sender.offline import encode_at
@@ -49,6 +52,8 @@ GRAIN = (0.5, 1.0, 1.5)
 FIRST_QP, FULL_QP = 28, 36
 
 Variant = Callable[[int], I420]
+Scores = dict[str, Callable[[Bgr, Bgr], float]]
+"""Perceptual distances of two pictures, by what a column is called."""
 
 
 def main() -> None:
@@ -57,27 +62,34 @@ def main() -> None:
     arguments.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help="directory with clips/ and weights/"
     )
-    arguments.add_argument("--model", default="fine", help="name or file of the restorer")
+    arguments.add_argument("--model", action="append", help="name or file of a restorer (fine); may be given again")
     arguments.add_argument("--clip", action="append", help="only this one; may be given again")
     told = arguments.parse_args()
     metrics, parser = open_metrics(told.data), find_model("face", "face-parser")
+    if metrics.distance is None:
+        raise SystemExit(metrics.missing["distance"])
+    scores: Scores = {"distance": metrics.distance}
+    trained_through = told.data / "weights" / SQUEEZENET
+    if trained_through.is_file():
+        scores["on SqueezeNet"] = PictureDistance(SqueezeNet(trained_through))
     encode = functools.partial(encode_at, face=FaceOptions(parser.path, parser.card, "face"))
     clips = [clip for clip in permissive_clips(told.data, "val") if not told.clip or clip.name in told.clip]
     found: dict[str, list[Mapping[str, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         for clip in track(clips, "measuring"):
-            for name, figures in _clip(clip.path, Path(folder) / f"{clip.name}.mp4", told.model, metrics, encode):
+            coded = Path(folder) / f"{clip.name}.mp4"
+            for name, figures in _clip(clip.path, coded, told.model or ["fine"], scores, metrics.brisque, encode):
                 found[name].append(figures)
     table = Table(title=f"Change against the decoded picture, mean over {len(clips)} clips (lowest to highest), %")
-    columns = ("face distance", "frame distance", "face BRISQUE", "frame BRISQUE")
-    console = Console(width=140)
+    columns = [f"{part} {name}" for name in (*scores, "BRISQUE") for part in ("face", "frame")]
+    console = Console(width=170)
     for column in ("", *columns):
         table.add_column(column, justify="left" if not column else "right")
     decoded_figures = found.pop("decoded")
     for name, rows in found.items():
         cells = []
         for column in columns:
-            if name == "original" and "distance" in column:
+            if name == "original" and "BRISQUE" not in column:
                 cells.append("–")
                 continue
             changes = [
@@ -91,7 +103,12 @@ def main() -> None:
 
 
 def _clip(
-    source: Path, out: Path, model: str, metrics: Metrics, encode: Encode
+    source: Path,
+    out: Path,
+    models: Sequence[str],
+    scores: Scores,
+    brisque: Callable[[Bgr], float] | None,
+    encode: Encode,
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
     """Figures of every row, by its name."""
     code(source, out, target_kbps(KBPS, Clip(source).size), SHARE / 100, SECONDS, encode)
@@ -99,25 +116,27 @@ def _clip(
     numbers = judged(len(masks))
     originals = dict(Clip(source).pictures(set(numbers)))
     pictures = decoded(out, frozenset(range(max(numbers) + 1)))
-    restored = _restored(find_model(model).path, pictures)
+    restored = {model: _restored(find_model(model).path, pictures) for model in models}
     boxes = {number: face_box(masks[number], *size_of(originals[number])) for number in numbers}
 
     def figures(of: Variant) -> Mapping[str, float]:
-        return _figures({number: (originals[number], of(number), boxes[number]) for number in numbers}, metrics)
+        triples = {number: (originals[number], of(number), boxes[number]) for number in numbers}
+        return _figures(triples, scores, brisque)
 
     yield "decoded", figures(lambda number: pictures[number][0])
     yield "original", figures(originals.__getitem__)
     for crf in FINE:
         finely = _finely(source, out.with_suffix(f".{crf}.mp4"), crf, frozenset(numbers))
         yield f"x264 crf {crf}", figures(finely.__getitem__)
-    yield model, figures(restored.__getitem__)
+    for model, repaired in restored.items():
+        yield model, figures(repaired.__getitem__)
     for where in ("everywhere", "in detail"):
         for deviation in GRAIN:
             yield (
-                f"{model}, grain of {deviation:g} {where}",
+                f"{models[0]}, grain of {deviation:g} {where}",
                 figures(
                     lambda number, by=deviation, detail=where != "everywhere": with_grain(  # type: ignore[misc]
-                        restored[number], pictures[number][1], by, detail
+                        restored[models[0]][number], pictures[number][1], by, detail
                     )
                 ),
             )
@@ -153,9 +172,10 @@ def _finely(source: Path, out: Path, crf: int, numbers: frozenset[int]) -> dict[
     return {number: i420 for number, (i420, _) in decoded(out, numbers).items()}
 
 
-def _figures(triples: Mapping[int, tuple[I420, I420, Box | None]], metrics: Metrics) -> Mapping[str, float]:
+def _figures(
+    triples: Mapping[int, tuple[I420, I420, Box | None]], scores: Scores, brisque: Callable[[Bgr], float] | None
+) -> Mapping[str, float]:
     """Means over pictures: (original, another, the face's box) by number."""
-    assert metrics.distance is not None
     found: dict[str, list[float]] = defaultdict(list)
     for number, (original, other, box) in triples.items():
         true, seen = bgr_from_i420(original), bgr_from_i420(other)
@@ -163,9 +183,10 @@ def _figures(triples: Mapping[int, tuple[I420, I420, Box | None]], metrics: Metr
         areas: dict[str, Box | None] = {"frame": None} if box is None else {"frame": None, "face": box}
         for part, area in areas.items():
             place = window(number, area, width, height)
-            found[f"{part} distance"].append(metrics.distance(cut(true, place), cut(seen, place)))
-            if metrics.brisque is not None:
-                found[f"{part} BRISQUE"].append(metrics.brisque(seen if area is None else cut(seen, area)))
+            for name, score in scores.items():
+                found[f"{part} {name}"].append(score(cut(true, place), cut(seen, place)))
+            if brisque is not None:
+                found[f"{part} BRISQUE"].append(brisque(seen if area is None else cut(seen, area)))
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
