@@ -210,7 +210,8 @@ class RestorerLadder:
         seconds = time.perf_counter() - start
         picture.restore_ms = seconds * 1e3
         with self._lock:
-            if self._rungs[chosen].network.name not in self._failures:  # on the other thread, just now
+            same_size = self._seen is not None and self._seen[0].shape == picture.i420.shape
+            if same_size and self._rungs[chosen].network.name not in self._failures:  # on the other thread, just now
                 self._schedule.took(chosen, seconds, self._clock())
 
     def shown(self, in_time: bool) -> None:

@@ -294,6 +294,24 @@ def test_a_real_model_climbs() -> None:
 # Measuring beside the call
 
 
+def test_what_an_old_size_took_is_not_told_of_the_new_one() -> None:
+    climb = Climb()
+    old = decoded()
+    chosen = climb.ladder.choose(old)
+    assert chosen == 0
+    for network in climb.networks:
+        network.go = threading.Semaphore(0)
+    climb.ladder.choose(decoded(128, 80))  # its rungs are being measured, which hangs
+    climb.networks[0].go = None
+    climb.ladder.run(old, chosen)
+    assert old.restored is not None
+    assert not climb.schedule.measured_any
+    for network in climb.networks:
+        if network.go is not None:
+            network.go.release(100)
+    climb.ladder.close()
+
+
 def test_pictures_of_another_size_pass_until_the_rungs_are_measured() -> None:
     climb = Climb()
     for network in climb.networks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from test_training import ENCODE, RECIPE, Eye, clips_data, moving, prepared  # n
 
 from models.networks.restorer import FastRestorer  # noqa: E402
 from models.training.checkpoints import ExportOptions, export_checkpoint  # noqa: E402
+from models.training.recipe import read_recipe  # noqa: E402
 from models.training.restoration import eyes, judge, pairs, train  # noqa: E402
 from models.training.restoration import moving as moves  # noqa: E402
 from models.training.restoration.batches import Batches  # noqa: E402
@@ -78,7 +80,70 @@ def test_what_is_missing_is_said_before_the_pairs_are_made(data: Path, tmp_path:
         (data / "images" / "manifest.tsv").write_text(broken)
         with pytest.raises(SemcallError, match=r"manifest\.tsv is no list of stills"):
             begin(data, tmp_path, portraits=1)
+    manifest = data / "clips" / "manifest.tsv"
+    manifest.write_text(manifest.read_text().replace("\tval\t", "\ttrain\t"))
+    with pytest.raises(SemcallError, match="no permissive clip of split val"):
+        begin(data, tmp_path)
     assert not (tmp_path / "pairs").exists()
+
+
+def test_pairs_that_cannot_be_written_are_said(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs").write_text("in the way")
+    with pytest.raises(SemcallError, match=r"Cannot write to .*pairs \(.+\); choose another --out"):
+        begin(data, tmp_path)
+
+
+def test_every_loss_can_be_switched_off(tmp_path: Path) -> None:
+    config = tmp_path / "bare.toml"
+    config.write_text("pixel = 0.0\nsteady = 0.0\nadversarial = 0.0\n")
+    recipe = read_recipe(config, RestorerRecipe)
+    assert (recipe.pixel, recipe.steady, recipe.adversarial) == (0, 0, 0)
+    config.write_text("rate = 0.0\n")
+    with pytest.raises(SemcallError, match=r"rate = 0\.0 is out of range"):
+        read_recipe(config, RestorerRecipe)
+
+
+def test_rounds_follow_each_other_and_resume_to_the_bit(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each begins with the averaged weights of the one before; an interruption in the first changes nothing."""
+    torch.save({}, tmp_path / "eye.pth")
+    monkeypatch.setattr(train, "open_eyes", lambda *_: eyes.Eyes(Eye(tmp_path / "eye.pth")))
+    said = Console(record=True, quiet=False, file=io.StringIO(), width=200)
+    recipe = replace(TINY, pixel_steps=3, feature_steps=2, adversarial_steps=2, mesh=0.3, checkpoint_every=1)
+
+    def run(folder: Path) -> None:
+        before = None
+        for fit in rounds(recipe, data, folder, ENCODE, said):
+            begun = {name: value.clone() for name, value in fit.net.state_dict().items()}
+            if before is not None:
+                assert begun.keys() == before.keys()
+                assert all(torch.equal(value, begun[name]) for name, value in before.items())
+            if fit.name == "adversarial":
+                fit._watched.seen["discriminator"] = 0.01
+            assert fit.run(QUIET)
+            before = fit.averaged().state_dict()
+
+    run(tmp_path / "straight")
+    assert "The discriminator wins: lower `adversarial`" in said.export_text()
+    stopped = next(rounds(recipe, data, tmp_path / "stopped", ENCODE, QUIET))
+    assert not stopped.run(QUIET, minutes=0)
+    run(tmp_path / "stopped")
+    one, other = (torch.load(tmp_path / name / "adversarial.pt") for name in ("straight", "stopped"))
+    for part in ("net", "ema"):
+        assert all(torch.equal(value, other[part][name]) for name, value in one[part].items())
+    rivals = [found["watched"]["adversary"]["net"] for found in (one, other)]
+    assert all(torch.equal(value, rivals[1][name]) for name, value in rivals[0].items())
+
+
+def test_without_its_part_there_is_no_discriminator(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save({}, tmp_path / "eye.pth")
+    monkeypatch.setattr(train, "open_eyes", lambda *_: eyes.Eyes(Eye(tmp_path / "eye.pth")))
+    fit = begin(data, tmp_path, pixel_steps=0, adversarial_steps=1, adversarial=0.0)
+    assert fit.run(QUIET)
+    assert torch.load(tmp_path / "adversarial.pt")["watched"]["adversary"] is None
 
 
 def test_a_run_with_portraits(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ from models.training import export, export_rgb  # noqa: E402
 from models.training.checkpoints import ExportOptions, export_checkpoint  # noqa: E402
 from models.training.coding import rate, transcode  # noqa: E402
 from models.training.fit import Fit  # noqa: E402
+from models.training.losses import background_loss, face_loss, perceptual  # noqa: E402
 from models.training.manifest import permissive_clips  # noqa: E402
 from models.training.recipe import read_recipe  # noqa: E402
 from models.training.restoration import eyes, judge, pairs  # noqa: E402
@@ -307,14 +308,19 @@ def test_every_part_pulls(data: Path, tmp_path: Path, deep: int) -> None:
     batch = Batches(prepared(data, tmp_path / "pairs"), 1, 2, 64).at(0)
     torch.manual_seed(0)
     net = FastRestorer(24, 2, deep=deep)
-    objective = Objective(None, 1.0, 0.25)
-    objective(net, batch).backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in net.parameters())
-    pixels = torch.cat([parameter.grad.flatten() for parameter in net.parameters() if parameter.grad is not None])
-    net.zero_grad()
-    Objective(None, 1.0, 0.0)(net, batch).backward()
-    alone = torch.cat([parameter.grad.flatten() for parameter in net.parameters() if parameter.grad is not None])
-    assert 0 < (pixels - alone).norm() < alone.norm()
+
+    def gradient(part: str, strength: float) -> Any:
+        net.zero_grad()
+        strengths = {"steady": 0.0, "mesh": 0.0} | {part: strength}
+        Objective(None, 1.0, **strengths)(net, batch).backward()
+        assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in net.parameters())
+        return torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
+
+    alone = gradient("steady", 0.0)
+    for part in ("steady", "mesh"):
+        quarter, half = (gradient(part, strength) - alone for strength in (0.25, 0.5))
+        assert quarter.norm() > 0.01 * alone.norm()
+        assert (half - 2 * quarter).norm() < 0.01 * half.norm()
 
 
 def test_a_step_has_its_view_and_views_differ() -> None:
@@ -568,8 +574,8 @@ def test_a_strength_scales_what_is_added() -> None:
 
 def test_recipes_in_the_repository_are_valid() -> None:
     configs = Path(__file__).parent.parent / "configs"
-    recipes = [*sorted(configs.glob("restorer-*.toml")), configs / "paper.toml"]
-    assert len(recipes) > 1
+    recipes = [*sorted(configs.rglob("restorer-*.toml")), configs / "paper.toml"]
+    assert len(recipes) > 15
     for path in recipes:
         recipe = read_recipe(path, RestorerRecipe)
         assert recipe.crop <= recipe.stored
@@ -623,17 +629,44 @@ def test_the_papers_network_trains_and_exports(data: Path, tmp_path: Path, monke
     assert sheet.shape == (6 * 64, 4 * 64, 3)
 
 
-def test_gradients_of_every_loss_reach_the_papers_network(data: Path, tmp_path: Path) -> None:
-    batch = Batches(prepared(data, tmp_path / "pairs"), 1, 2, 64).at(0)
+@pytest.mark.parametrize(
+    "which", ["features", "pixel", "steady", "mesh", "perceptual", "background", "face", "adversarial"]
+)
+def test_gradients_of_every_loss_reach_the_papers_network(data: Path, tmp_path: Path, which: str) -> None:
+    """Alone, or, of those that are parts of something else, by what they change."""
+    batch = list(Batches(prepared(data, tmp_path / "pairs"), 1, 2, 64).at(0))
+    batch[-1][:, :, :2] = 1  # a face, and something that is none
+    batch[-1][:, :, 2:] = 0
     torch.save({}, tmp_path / "eye.pth")
+    eye = Eye(tmp_path / "eye.pth")
+    losses = {
+        "perceptual": lambda seen: perceptual(eye, seen.restored, seen.original),
+        "background": lambda seen: background_loss(eye, seen.restored, seen.original, seen.face),
+        "face": lambda seen: face_loss(eye, seen.restored, seen.original, seen.face),
+    }
     torch.manual_seed(0)
     net, adversary = network(PAPER), Adversary(net=discriminator(PAPER))
     adversary._calls = WARM_UP + 300
-    objective = Objective(Eye(tmp_path / "eye.pth"), 0.5, 0.2, adversary=(1.0, adversary))
-    objective(net, batch).backward()
-    assert all(parameter.grad.abs().max() > 0 for parameter in net.parameters())
-    assert objective.seen["generator norm"] > 0
-    assert adversary.loss == pytest.approx(np.log(2), abs=0.3), "it has just begun"
+
+    def gradients(*wanted: str) -> list[Any]:
+        net.zero_grad()
+        objective = Objective(
+            eye if "features" in wanted else None,
+            float("pixel" in wanted),
+            float("steady" in wanted),
+            {name: (1.0, loss) for name, loss in losses.items() if name in wanted},
+            (1.0, adversary) if "adversarial" in wanted else None,
+            float("mesh" in wanted),
+        )
+        objective(net, tuple(batch)).backward()
+        return [parameter.grad.clone() for parameter in net.parameters()]
+
+    alone = which in ("features", *losses)
+    found = gradients(which) if alone else gradients("features", which)
+    before = [torch.zeros_like(one) for one in found] if alone else gradients("features")
+    assert all((one - other).abs().max() > 0 for one, other in zip(found, before, strict=True))
+    if which == "adversarial":
+        assert adversary.loss == pytest.approx(np.log(2), abs=0.3), "it has just begun"
 
 
 def test_an_adversarial_round_resumes_to_the_bit(data: Path, tmp_path: Path) -> None:
@@ -672,7 +705,13 @@ def test_unfit_sizes_and_networks_are_refused(data: Path, tmp_path: Path) -> Non
         begin(luma_strength=1.2)
     with pytest.raises(SemcallError, match=r"start = 'a.onnx' is of the fast family: leave it out"):
         begin(start="a.onnx")
-    for change in ({"deep": 2}, {"network": "fast", "deep": -1}):
+    with pytest.raises(SemcallError, match=r"channels = 8: the fast family has 16 or more"):
+        begin(network="fast")
+    with pytest.raises(SemcallError, match=r"crop = 32: feature networks look at 48 samples or more"):
+        begin(crop=32, feature_steps=1)
+    with pytest.raises(SemcallError, match=r"A model cannot be called 'off'"):
+        begin(name="off")
+    for change in ({"deep": 2}, {"network": "fast", "channels": 24, "deep": -1}):
         with pytest.raises(SemcallError, match=r"deep = -?\d: a number of convolutions, 0 or more"):
             begin(**change)
     assert not (tmp_path / "pairs").exists(), "nothing of the above has waited for pairs"

@@ -50,7 +50,7 @@ class Perceptual:
         if alexnet or (body.is_file() and head.is_file()):
             self.name, net = LPIPS, lpips.load_lpips(body, head)
         elif vgg.is_file():
-            self.name, net = STAND_IN, features.Vgg(vgg)
+            self.name, net = STAND_IN, features.JudgeVgg(vgg)
         else:
             raise SemcallError(
                 f"No perceptual metric: {folder} has neither the weights of {LPIPS} nor of its stand-in; put "

@@ -67,7 +67,7 @@ class FeatureNet(nn.Module):
 
 
 class SqueezeNet(FeatureNet):
-    """SqueezeNet 1.0 (Iandola et al. 2016): after conv1, fire4 and fire6 (torchvision features 0, 5, 8)."""
+    """SqueezeNet 1.0 (Iandola et al. 2016): after conv1, fire3 and fire6 (torchvision features 0, 4, 8)."""
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """Three maps, at 1/2, 1/4 and 1/8 of the resolution."""
@@ -84,7 +84,7 @@ class SqueezeNet(FeatureNet):
         return maps
 
 
-class Vgg(FeatureNet):
+class JudgeVgg(FeatureNet):
     """VGG-19 (Simonyan and Zisserman 2015): after conv1_2, conv2_2 and conv3_4."""
 
     def maps(self, x: Tensor) -> list[Tensor]:

@@ -19,6 +19,8 @@ from models.networks.quantised import LINEAR_ZERO, QuantConv, quantise
 
 SCALE = 4
 """Luma samples per feature position, across and down."""
+LEAST_CHANNELS = SCALE * SCALE
+"""A filter of the entry for every cosine of such a square."""
 LUMA_STEP, LUMA_ZERO = 1 / 128, 128
 QP_STEP, QP_ZERO = 1 / 16, 32
 GATE_STEP = 1 / 8
@@ -64,10 +66,10 @@ class DeepBranch(nn.Module):
 class FastRestorer(nn.Module):
     """Planes and quantisers to restored planes.
 
-    `channels` (at least 24) and `depth`: of the 3x3 convolutions inside, in blocks of two with a skip around each;
-    `deep`: how many more come before them at half their resolution, with twice the channels (DeepBranch);
-    `chroma`: mend chroma too, else it passes through; `quantisers`: tell the convolutions the quantisers (the gate
-    goes by them in any case).
+    `channels` (LEAST_CHANNELS or more) and `depth`: of the 3x3 convolutions inside, in blocks of two with a skip
+    around each; `deep`: how many more come before them at half their resolution, with twice the channels
+    (DeepBranch); `chroma`: mend chroma too, else it passes through; `quantisers`: tell the convolutions the
+    quantisers (the gate goes by them in any case).
     """
 
     def __init__(

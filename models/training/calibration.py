@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.networks.features import VGG, Vgg
+from models.networks.features import VGG, JudgeVgg
 from models.training.coding import transcode
 from models.training.manifest import permissive_clips
 from shared.astronaut import AstronautClip
@@ -44,7 +44,7 @@ class Material:
     calibration: list[Sample]
     judged: list[Sample]
     source: str
-    eye: Vgg | None = None
+    eye: JudgeVgg | None = None
 
 
 def gather(data: Path | None, clips: int = 12) -> Material:
@@ -75,7 +75,7 @@ def gather(data: Path | None, clips: int = 12) -> Material:
         found["train"],
         found["val"],
         "permissive training clips, judged on validation clips",
-        Vgg(weights) if weights.exists() else None,
+        JudgeVgg(weights) if weights.exists() else None,
     )
 
 

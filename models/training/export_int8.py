@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from models.evaluation.metrics import psnr
-from models.networks.features import Vgg, rgb
+from models.networks.features import JudgeVgg, rgb
 from models.training.calibration import Material, Sample, coded_like_a_call, inputs
 from models.training.parity import opened
 from shared.astronaut import AstronautClip
@@ -195,7 +195,7 @@ def _restored(session: ort.InferenceSession, sample: Sample) -> I420:
     return np.concatenate([y[0, 0], uv.reshape(-1, y.shape[3])])
 
 
-def _distance(eye: Vgg | None, picture: I420, original: I420) -> float:
+def _distance(eye: JudgeVgg | None, picture: I420, original: I420) -> float:
     if eye is None:
         error = planes(picture)[0].astype(np.float64) - planes(original)[0]
         return float(np.sqrt((error**2).mean()))

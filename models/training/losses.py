@@ -15,12 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.evaluation.study.measure import FLAT_SPAN
-from shared.grid import MACROBLOCK
 
 Features = Callable[[Tensor], Sequence[Tensor]]
 """RGB 0..1, float [n, 3, H, W], to feature maps [n, c, h, w]."""
-FINE_QP, COARSE_QP = 24, 30
-"""Luma quantisers up to which there is nothing to mend, and from which a restorer may do what it likes."""
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
@@ -115,21 +112,15 @@ def temporal(
     return (weight * ((restored - before) - (original - original_before)).abs()).mean()
 
 
-def calm_weight(decoded: Tensor, qp: Tensor | None = None, unit: float = 1.0) -> Tensor:
-    """Where there is nothing to mend: float [n, 1, H, W], 1 on flat and on finely quantised samples, else 0.
+def calm_weight(picture: Tensor) -> Tensor:
+    """Where there is nothing to mend: float [n, 1, H, W], 1 on flat samples, else 0.
 
-    Flat is what spans at most FLAT_SPAN code values over 5x5 samples in every channel: what a network does on a bare
-    wall flickers. `unit`: one code value in the unit of `decoded` (1, or 1/255 for pictures in 0..1). `qp`: luma
-    quantisers, float [n, 1, ceil(H/16), ceil(W/16)]; the weight falls from 1 at FINE_QP to 0 at COARSE_QP.
+    Flat is what spans at most FLAT_SPAN code values, the unit of `picture`, float [n, c, H, W], over 5x5 samples in
+    every channel: what a network does on a bare wall flickers.
     """
-    span = F.max_pool2d(decoded, 5, 1, 2) + F.max_pool2d(-decoded, 5, 1, 2)
-    # Half a code more: codes in 0..1 are not exact.
-    weight = (span.amax(1, keepdim=True) <= (FLAT_SPAN + 0.5) * unit).to(decoded.dtype)
-    if qp is None:
-        return weight
-    fine = ((COARSE_QP - qp) / (COARSE_QP - FINE_QP)).clamp(0, 1)
-    spread = fine.repeat_interleave(MACROBLOCK, 2).repeat_interleave(MACROBLOCK, 3)
-    return torch.maximum(weight, spread[..., : decoded.shape[2], : decoded.shape[3]].to(decoded.dtype))
+    span = F.max_pool2d(picture, 5, 1, 2) + F.max_pool2d(-picture, 5, 1, 2)
+    # Half a code more: codes that were computed are not whole.
+    return (span.amax(1, keepdim=True) <= FLAT_SPAN + 0.5).to(picture.dtype)
 
 
 def _masked(difference: Tensor, mask: Tensor | None) -> Tensor:

@@ -19,12 +19,13 @@ def read_recipe(config: Path, kind: type[Kind]) -> Kind:
     """A recipe, a dataclass of `kind` whose defaults tell the entries' types, from a TOML file.
 
     Raises SemcallError on what cannot be read, is unknown, of another type, negative, or 0 where that means nothing
-    (it may be for what is 0 by default or a number of steps).
+    (it may be for what is 0 by default, a number of steps, and what `kind` lists as its SWITCHES).
     """
     try:
         values: dict[str, Any] = tomllib.loads(config.read_text())
     except (OSError, ValueError) as error:  # ValueError: neither TOML nor UTF-8
         raise SemcallError(f"The training recipe {config} cannot be read: {error}.") from error
+    switches = getattr(kind, "SWITCHES", ())
     usual: dict[str, Any] = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
     unknown = set(values) - set(usual)
     if unknown:
@@ -34,7 +35,7 @@ def read_recipe(config: Path, kind: type[Kind]) -> Kind:
         if type(value) is not wanted and not (wanted is float and type(value) is int):
             raise SemcallError(f"The training recipe {config}: {name} = {value!r} is no {_KINDS[wanted]}; change it.")
         if wanted in (int, float):
-            may_be_none = usual[name] == 0 or name.endswith("steps") or name in ("workers", "seed")
+            may_be_none = usual[name] == 0 or name.endswith("steps") or name in ("workers", "seed", *switches)
             if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_none):
                 raise SemcallError(f"The training recipe {config}: {name} = {value} is out of range; raise it.")
     return kind(**values)

@@ -121,10 +121,13 @@ def prepare(
     `sources`: clips, or portraits with `detector`, the weights that find their faces, which then move; `crop`:
     samples of a crop across and down, a multiple of 16; `pictures`: that are cropped of each coding, with the ones
     right after; `cuts`: codings more of each clip, cut to one of somebody else half-way. Returns the files, sorted.
-    Raises SemcallError for what cannot be read or coded, or is smaller than a crop, and for a folder of pairs that
-    were made otherwise.
+    Raises SemcallError for what cannot be read, coded or written, or is smaller than a crop, and for a folder of
+    pairs that were made otherwise.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SemcallError(f"Cannot write to {folder} ({error.strerror or error}); choose another --out.") from error
     _bind(folder, {"codings": codings, "seconds": seconds, "crop": crop, "pictures": pictures, "cuts": cuts})
     jobs = [
         _Job(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +20,12 @@ class RestorerRecipe:
     network; `feature_steps` through a feature network; `adversarial_steps` with a discriminator besides. `rate`,
     `feature_rate`, `adversarial_rate`: their highest learning rates.
 
-    What pulls at the restored picture, as parts of the feature gradient's norm: `pixel`; `steady` (the change to the
-    next picture must be the original's; of the rounds after the first); `mesh` (errors must not repeat with the
+    What pulls at the restored picture, as parts of the feature gradient's norm: `pixel`; `steady` (the change to
+    the next picture must be the original's; of the rounds after the first); `mesh` (errors must not repeat with the
     upsampling's period; of the rounds after the first); `perceptual` (VGG-19, of whole pictures); `background` and
     `face` (the paper's semantic pair, eq. 3-6, on feature maps masked by the sender's own mask); `adversarial` (eq.
-    1-2). `features` = false does without SqueezeNet's, and the first of the others that is there takes their place;
+    1-2; the discriminator learns alone for 100 steps, is let in over 300 more, and then learns at every second).
+    `features` = false does without SqueezeNet's, and the first of the others that is there takes their place;
     `vgg19`, `vggface`: files of the paper's feature networks ("": torchvision's cache, which has the first, else
     what stands in for them).
 
@@ -41,6 +43,9 @@ class RestorerRecipe:
     another clip half-way; `portraits`: codings of each portrait, moved for a short clip (0: none);
     `checkpoint_every`, `pictures_every`: steps between them, of the latter 0 for an epoch.
     """
+
+    SWITCHES: ClassVar = ("pixel", "steady", "adversarial")
+    """Parts that may be 0 for none of it, though that is not their default."""
 
     name: str = "fast"
     seed: int = 1

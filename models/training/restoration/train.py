@@ -15,7 +15,8 @@ from rich.console import Console
 from torch import nn
 
 from models.evaluation.detector import FILE, ReferenceDetector
-from models.networks.restorer import SCALE, FastRestorer
+from models.networks.restorer import LEAST_CHANNELS, SCALE, FastRestorer
+from models.registry import check_name
 from models.training.fit import Fit, launched
 from models.training.manifest import TrainingClip, permissive_clips
 from models.training.recipe import read_recipe, started_from
@@ -30,6 +31,7 @@ from models.training.restoration.recipe import RestorerRecipe
 from models.training.restoration.sheets import Sheet
 from models.training.restoration.start import load_restorer
 from models.training.restoration.units import check_units
+from models.training.restoration.views import LEAST_VIEW
 from models.training.stills import Still, by_origin, permissive_portraits
 from shared.errors import SemcallError
 from shared.grid import MACROBLOCK
@@ -51,6 +53,8 @@ def rounds(
         raise SemcallError("luma_strength and chroma_strength are of the fast family: leave them out of the recipe.")
     if recipe.deep < 0 or (recipe.deep and recipe.network != "fast"):
         raise SemcallError(f"deep = {recipe.deep}: a number of convolutions, 0 or more, of the fast family alone.")
+    if recipe.network == "fast" and recipe.channels < LEAST_CHANNELS:
+        raise SemcallError(f"channels = {recipe.channels}: the fast family has {LEAST_CHANNELS} or more.")
     if not recipe.features and not any((recipe.perceptual, recipe.background, recipe.face)):
         raise SemcallError("features = false leaves nothing to look through; set perceptual, background or face.")
     fabric = fabric or launched(recipe.bf16)
@@ -58,7 +62,9 @@ def rounds(
     torch.manual_seed(recipe.seed)
     net = network(recipe)
     about = _binding(recipe)
-    # All that may be missing is looked for before the pairs, which take minutes.
+    # All that may be missing, here or for the export, is looked for before the pairs, which take minutes.
+    check_name(recipe.name)
+    permissive_clips(data, "val")
     if recipe.start:
         if not isinstance(net, FastRestorer):
             raise SemcallError(f"start = {recipe.start!r} is of the fast family: leave it out of the recipe.")
@@ -66,6 +72,8 @@ def rounds(
         about["start_sha256"] = hashlib.sha256(Path(recipe.start).read_bytes()).hexdigest()
     eyes = Eyes()
     if recipe.feature_steps or recipe.adversarial_steps or recipe.epochs:
+        if recipe.crop < LEAST_VIEW:
+            raise SemcallError(f"crop = {recipe.crop}: feature networks look at {LEAST_VIEW} samples or more.")
         eyes = open_eyes(recipe, data / "weights", fabric.device)
     for name, called in eyes.names.items():
         console.print(f"{name.capitalize()} features: {called}.")
@@ -90,6 +98,7 @@ def rounds(
     ):
         if not steps:
             continue
+        torch.manual_seed(recipe.seed + number)  # a discriminator is the same wherever the run was interrupted
         objective = _objective(name, recipe, eyes, fabric, halve)
         about |= {f"{name}_steps": steps, f"{name}_rate": rate}
         if name != "pixels":
@@ -144,7 +153,7 @@ def _objective(
     if name == "pixels":
         return Objective(None, 1.0, _PIXEL_STEADY, knee=PIXEL_KNEE)
     adversary = None
-    if name == "adversarial":
+    if name == "adversarial" and recipe.adversarial:
         judge = discriminator(recipe)
         if recipe.momentum:  # the paper's: the generator's own optimiser
             rival = Adversary(recipe.adversarial_rate, judge, recipe.momentum, 0.999, halve=halve, fabric=fabric)

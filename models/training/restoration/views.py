@@ -17,6 +17,8 @@ from torch.nn import functional as F
 
 _STRIDE = 8
 """Samples that the coarsest feature map of a training's eye steps."""
+LEAST_VIEW = 48
+"""Samples across and down that a crop must have for a network of this stride to see something of any view of it."""
 _CHANNELS = tuple(permutations(range(3)))
 _HALF = 0.25
 """How often a picture is seen at half its size."""
