@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from receiver.face_region import face_region, restore_face, typical_quantisers
+from receiver.face_region import restore_face
 from receiver.picture import DecodedPicture
 from receiver.schedule import RestoreSchedule
 from shared.errors import SemcallError
@@ -32,6 +32,7 @@ from shared.steady import Steadiness
 
 _RUNS = 3  # of a first measurement: memory is not yet in place
 _END_WITHIN = 1.0  # seconds
+_TYPICAL_QP = 36  # of the picture that rungs are measured on before there is one
 _SLOW = 0.3  # seconds; a network that takes longer is not run again to see, nor a larger one once
 
 
@@ -100,8 +101,8 @@ class _Rung:
     def part(self) -> str:
         return "face only" if self.face_only else "whole picture"
 
-    def restore(self, i420: I420, qp: NDArray[np.uint8]) -> I420 | None:
-        """The picture restored; None where it shows no face and nothing else is to be restored."""
+    def restore(self, i420: I420, qp: NDArray[np.uint8]) -> I420:
+        """The picture restored, all of it or the face."""
         restore = self.network.restore
         return restore_face(restore, i420, qp) if self.face_only else restore(i420, qp)
 
@@ -164,7 +165,7 @@ class RestorerLadder:
         Raises SemcallError when no network can restore one.
         """
         i420 = np.full((height * 3 // 2, width), 128, np.uint8)
-        qp = typical_quantisers(*grid_shape(width, height))
+        qp = np.full(grid_shape(width, height), _TYPICAL_QP, np.uint8)
         with self._lock:
             self._seen = i420, qp
             self._schedule.reset()
@@ -193,7 +194,7 @@ class RestorerLadder:
         return chosen
 
     def run(self, picture: DecodedPicture, chosen: int) -> None:
-        """Fill in `restored` and `restore_ms` by the rung that was chosen; neither where it shows no face to restore.
+        """Fill in `restored` and `restore_ms` by the rung that was chosen.
 
         A damaged picture is restored too (the networks are trained on such), but no block of it counts as well coded
         as its quantiser says.
@@ -203,8 +204,6 @@ class RestorerLadder:
             restored = self._rungs[chosen].restore(picture.i420, _told(picture))
         except SemcallError as error:  # the call goes on with less
             self._fail(self._rungs[chosen].network, error)
-            return
-        if restored is None:  # that it took no time says nothing
             return
         picture.restored = self._steady(picture.i420, restored)
         seconds = time.perf_counter() - start
@@ -236,15 +235,13 @@ class RestorerLadder:
             self._measure(job)
 
     def _measure(self, job: _Job) -> None:
-        # Where no face is in view, the face rung is to be told of one all the same.
-        qp = job.qp if face_region(job.qp) is not None else typical_quantisers(*job.qp.shape)
         slow: dict[str, float] = {}  # seconds, by device: what comes next there is larger
         for index in job.rungs:
             rung = self._rungs[index]
             if self._closed or rung.network.name in self._failures:
                 continue
             try:
-                seconds = slow.get(rung.network.device) or _timed(rung, job.i420, qp, job.runs)
+                seconds = slow.get(rung.network.device) or _timed(rung, job.i420, job.qp, job.runs)
             except SemcallError as error:
                 self._fail(rung.network, error)
                 continue
