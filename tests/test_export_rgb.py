@@ -544,7 +544,7 @@ def test_a_directory_without_clips(
 ) -> None:
     out = tmp_path / "out"
     assert call(monkeypatch, "export", checkpoint, "--out", out, "--data", tmp_path) == 2
-    assert "There are no training clips in" in capfd.readouterr().err
+    assert "manifest.tsv cannot be read; name the data directory with --data" in capfd.readouterr().err
     assert not out.exists()
 
 
