@@ -178,7 +178,7 @@ class RestorerLadder:
         """The rung that there is time for, None for none; fills in `rung`. Quick."""
         i420, qp = picture.i420, _told(picture)
         with self._lock:
-            known, self._seen = self._seen is not None and self._seen[0].shape == i420.shape, (i420, qp)
+            known, self._seen = self._of_this_size(i420), (i420, qp)
             if not known:  # one of its size
                 self._asked = None
                 self._schedule.reset()
@@ -209,8 +209,9 @@ class RestorerLadder:
         seconds = time.perf_counter() - start
         picture.restore_ms = seconds * 1e3
         with self._lock:
-            same_size = self._seen is not None and self._seen[0].shape == picture.i420.shape
-            if same_size and self._rungs[chosen].network.name not in self._failures:  # on the other thread, just now
+            if (
+                self._of_this_size(picture.i420) and self._rungs[chosen].network.name not in self._failures
+            ):  # on the other thread, just now
                 self._schedule.took(chosen, seconds, self._clock())
 
     def shown(self, in_time: bool) -> None:
@@ -223,6 +224,10 @@ class RestorerLadder:
         self._closed = True
         self._jobs.put(None)
         self._thread.join(_END_WITHIN)
+
+    def _of_this_size(self, i420: I420) -> bool:
+        """Whether pictures still have that one's size; with the lock."""
+        return self._seen is not None and self._seen[0].shape == i420.shape
 
     def _none_left(self) -> bool:
         return all(network.name in self._failures for network in self._networks)
@@ -248,7 +253,7 @@ class RestorerLadder:
             if seconds > _SLOW:
                 slow[rung.network.device] = seconds
             with self._lock:
-                if self._seen is None or job.i420.shape != self._seen[0].shape:
+                if not self._of_this_size(job.i420):
                     return  # pictures have another size now, and another job waits
                 if rung.network.name not in self._failures:
                     self._schedule.measured(index, seconds, self._clock())

@@ -1,4 +1,4 @@
-"""Output files that are there in the end whole or not at all."""
+"""Output files that are there in the end whole or not at all, and the folders for them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ def require_free(path: Path, force: bool) -> None:
             raise SemcallError(f"Cannot write {path}: it exists; name another file or add --force.")
     except OSError as error:  # a name too long, a folder that may not be looked into
         raise _unwritable(path, error) from None
+
+
+def make_folder(folder: Path, instead: str = "another --out") -> None:
+    """Make a folder, and those it lies in, where it is not there. Raises SemcallError where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SemcallError(f"Cannot write to {folder} ({error.strerror or error}); choose {instead}.") from error
 
 
 def require_outputs(source: Path, out: Path | None, lines: Path | None, option: str, force: bool) -> None:

@@ -26,6 +26,7 @@ from models.evaluation.study.sources import read_sources
 from models.evaluation.study.store import Digests, Store, code_digest, key_of
 from models.registry import Model
 from shared.errors import SemcallError
+from shared.outfile import make_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,7 @@ def evaluate(options: StudyOptions, encode: Encode, console: Console) -> bool:
     started = time.monotonic()
     read_paper(options.paper)  # a wrong file is told before hours of measuring, not after
     for folder in (options.out, options.cache):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SemcallError(f"Cannot write to {folder} ({error.strerror or error}); choose another one.") from None
+        make_folder(folder, "another one")
     digests = Digests(options.cache / "digests")
     sources, skipped = read_sources(options.clips, digests, options.boxes)
     if unknown := sorted(set(options.sheets or ()) - {source.name for source in sources}):

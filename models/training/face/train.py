@@ -29,6 +29,7 @@ from models.training.face.teacher import TeacherSamples
 from models.training.fit import Fit
 from models.training.recipe import read_recipe
 from shared.errors import SemcallError
+from shared.outfile import make_folder
 
 TEACHER_CONTEXT = 6
 TEACHER_INPUTS = 4
@@ -45,10 +46,7 @@ def train_face(config: Path, data: Path, out: Path, minutes: float | None = None
     data, recipes and checkpoints, and where `out` cannot be written.
     """
     recipe = read_recipe(config, FaceRecipe)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SemcallError(f"Cannot write to {out} ({error.strerror or error}); choose another --out.") from error
+    make_folder(out)
     console = Console()
     end = None if minutes is None else time.monotonic() + 60 * minutes
     for fit in _rounds(recipe, data, out, console):

@@ -35,6 +35,7 @@ from models.training.stills import Still
 from shared.clips import Clip, fitted
 from shared.errors import SemcallError
 from shared.grid import MACROBLOCK
+from shared.outfile import make_folder
 
 CROP = 128
 """Samples of a crop across and down where nothing else is asked for, on the macroblock grid."""
@@ -124,10 +125,7 @@ def prepare(
     Raises SemcallError for what cannot be read, coded or written, or is smaller than a crop, and for a folder of
     pairs that were made otherwise.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SemcallError(f"Cannot write to {folder} ({error.strerror or error}); choose another --out.") from error
+    make_folder(folder)
     _bind(folder, {"codings": codings, "seconds": seconds, "crop": crop, "pictures": pictures, "cuts": cuts})
     jobs = [
         _Job(

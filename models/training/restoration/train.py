@@ -35,6 +35,7 @@ from models.training.restoration.views import LEAST_VIEW
 from models.training.stills import Still, by_origin, permissive_portraits
 from shared.errors import SemcallError
 from shared.grid import MACROBLOCK
+from shared.outfile import make_folder
 
 
 def rounds(
@@ -215,10 +216,7 @@ def train_restorer(
     checkpoints.
     """
     recipe = read_recipe(config, RestorerRecipe)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SemcallError(f"Cannot write to {out} ({error.strerror or error}); choose another --out.") from error
+    make_folder(out)
     fabric = launched(recipe.bf16)
     console = Console(quiet=not fabric.is_global_zero)
     end: float | None = None
