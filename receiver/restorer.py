@@ -209,9 +209,8 @@ class RestorerLadder:
         seconds = time.perf_counter() - start
         picture.restore_ms = seconds * 1e3
         with self._lock:
-            if (
-                self._of_this_size(picture.i420) and self._rungs[chosen].network.name not in self._failures
-            ):  # on the other thread, just now
+            failed = self._rungs[chosen].network.name in self._failures  # on the other thread, just now
+            if self._of_this_size(picture.i420) and not failed:
                 self._schedule.took(chosen, seconds, self._clock())
 
     def shown(self, in_time: bool) -> None:
