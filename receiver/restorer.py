@@ -1,7 +1,8 @@
 """The receiver's restorers as a ladder: the largest that keeps the budget, then less, then nothing, and back up.
 
-From the top: each network on the whole picture, the largest first; the smallest on the face only; off. The schedule
-(schedule.py) says where to stand; here pictures are restored and, on a thread beside the call, rungs measured.
+From the top: the largest network on the whole picture, then on the face only; so for each smaller one; off. A larger
+network on the face alone mends it better than the next one does, and often in less time. The schedule (schedule.py)
+says where to stand; here pictures are restored and, on a thread beside the call, rungs measured.
 """
 
 from __future__ import annotations
@@ -132,8 +133,7 @@ class RestorerLadder:
         `lost`: names of networks that would not even open, and why, for `status`.
         """
         self._networks = networks
-        self._rungs = [_Rung(network, False) for network in networks]
-        self._rungs += [_Rung(networks[-1], True)] if networks else []
+        self._rungs = [_Rung(network, face_only) for network in networks for face_only in (False, True)]
         self._schedule, self._clock = schedule(len(self._rungs)), clock
         self._lock = threading.Lock()  # around the schedule and what follows
         self._seen: tuple[I420, NDArray[np.uint8]] | None = None  # the newest picture and its quantisers

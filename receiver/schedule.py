@@ -1,9 +1,9 @@
 """How much restoring there is time for. Pure policy, on times that the caller gives.
 
-The rungs are ways to restore a picture, the best and slowest first; below the last of them pictures are shown as they
-are. Down it goes at once, on what pictures really took; up only after a while of calm, one at a time, and only to a
-rung whose known time leaves a margin. Such times age: where an old one would fit by now, the rung is `due` to be
-measured again, beside the call. Whoever steps up in vain waits twice as long the next time.
+The rungs are ways to restore a picture, the best first, mostly slower than the next; below the last of them pictures
+are shown as they are. Down it goes at once, on what pictures really took; up only after a while of calm, one at a
+time, and only to a rung whose known time leaves a margin. Such times age: where an old one would fit by now, the rung
+is `due` to be measured again, beside the call. Whoever steps up in vain waits twice as long the next time.
 """
 
 from __future__ import annotations
@@ -111,11 +111,9 @@ class RestoreSchedule:
         if fitting:
             self.rung, self._rose, self._changed, self.due = fitting[-1], now, now, None
             return
-        if better and self.due is None:
-            nearest = better[-1]
-            seconds, passed = self._time(nearest), now - self._since[nearest]
-            if passed >= _LEISURE * seconds and self._fits(seconds * 0.5 ** (passed / self._calm)):
-                self.due = nearest
+        if self.due is None:
+            worth = [rung for rung in better if self._may_fit_by_now(rung, now)]
+            self.due = min(worth, key=lambda rung: (self._since[rung], -rung), default=None)
 
     def _time(self, rung: int) -> float:
         seconds = self._known[rung]
@@ -123,6 +121,10 @@ class RestoreSchedule:
 
     def _fits(self, seconds: float) -> bool:
         return self._age + seconds <= _MARGIN * self._budget
+
+    def _may_fit_by_now(self, rung: int, now: float) -> bool:
+        seconds, passed = self._time(rung), now - self._since[rung]
+        return passed >= _LEISURE * seconds and self._fits(seconds * 0.5 ** (passed / self._calm))
 
     def _learn(self, rung: int, seconds: float, now: float) -> None:
         self._known[rung], self._since[rung] = seconds, now

@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 from command import call
 
+from benchmarks.parts import rungs
 from models.evaluation.study import cells, coding, measure, protocol, store, study
 from models.evaluation.study.coding import code, stats_path
+from models.evaluation.study.metrics import open_metrics
 from models.evaluation.study.protocol import Coding, codings, target_kbps
 from models.evaluation.study.sources import find_clips, read_boxes
 from models.registry import find_model, list_models
@@ -292,6 +294,23 @@ def test_half_written_cells_are_measured_again(tmp_path: Path) -> None:
     assert kept.get("b") is None
     with pytest.raises(ValueError, match="not JSON compliant"):
         kept.put("c", {"x": math.nan})
+
+
+def test_what_restores_may_be_a_function(clips: Path, patched: object, tmp_path: Path) -> None:
+    """And the face alone is a rung that mends the face as the whole does, and leaves more of the frame as it is."""
+    coded, parser = tmp_path / "coded.mp4", find_model("face", "face-parser")
+    encode = functools.partial(encode_at, face=FaceOptions(parser.path, parser.card, "face"))
+    code(clips / "one.mp4", coded, 60.0, 0.15, 1.0, encode)
+    restorers = {"file": find_model("small").path, "decoded": None, **rungs(["small"], 1)}
+    found = measure.measure(clips / "one.mp4", coded, open_metrics(DATA), restorers)
+    whole, face = (found[f"small, {part}"] for part in ("whole picture", "face only"))
+    for part in ("face", "frame"):
+        assert whole[part] == found["file"][part]
+        assert whole[part]["psnr"] != found["decoded"][part]["psnr"]
+    assert face["face"]["psnr"] == pytest.approx(whole["face"]["psnr"], abs=0.1)
+    assert face["frame"]["psnr"] != whole["frame"]["psnr"]
+    assert found["decoded"]["restorer_ms"] is None
+    assert face["restorer_ms"] > 0
 
 
 def test_digests_follow_the_content(tmp_path: Path) -> None:

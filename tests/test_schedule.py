@@ -130,6 +130,18 @@ def test_it_begins_on_the_best_rung_that_fits() -> None:
     assert set(call.run(20, steady(2.0, 0.060, 0.020, 0.004))) == {2}
 
 
+def test_a_better_rung_need_not_be_slower() -> None:
+    """Ours are not: the largest network on the face, the next one on the whole picture."""
+    costs = (0.060, 0.020, 0.040, 0.010)
+    call = Call(4)
+    call.warm_up(costs)
+    assert set(call.run(20, steady(*costs))) == {1}
+    busy = tuple(3 * cost for cost in costs)
+    assert call.run(2, steady(*busy))[-1] == 3
+    assert 2 not in {rung for _, rung in call.events}
+    assert call.run(120, steady(*costs))[-1] == 1
+
+
 def test_a_rung_that_would_only_just_fit_is_not_stepped_up_to() -> None:
     call = Call(2)
     call.warm_up([0.99 * DEFAULT_BUDGET, 0.010])

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from shared.clips import Clip
 from shared.grid import MACROBLOCK, Mask, grid_shape
 from shared.picture import I420, bgr_from_i420, i420_from_frame, planes, size_of
 from shared.quantisers import SIDE_DATA, coarser, quantiser_map
-from shared.restorer import Restorer
+from shared.restorer import Restore, Restorer
 from shared.steady import Steadiness
 
 JUDGED = 10
@@ -40,6 +41,7 @@ BEFORE = 8
 """Pictures before each of those that are restored too: a restored picture depends on the last ones."""
 FLAT_SPAN = 6
 """Code values that 5x5 samples of a flat place span at most: a bare wall."""
+_RUNS_BEFORE = 3  # of a restorer, which are not timed
 _LEAST_FACE = 48  # samples across and down of a patch that metrics are taken of
 
 Box = tuple[int, int, int, int]
@@ -64,14 +66,14 @@ def measure(
     source: Path,
     coded: Path,
     metrics: Metrics,
-    restorers: Mapping[str, Path | None],
+    restorers: Mapping[str, Path | Restore | None],
     boxes: Boxes | None = None,
     lost: int | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Metrics by restorer's name: `{"face": {...}, "frame": {...}, "restorer_ms": ..., "judged": ...}`.
 
-    `restorers`: ONNX files by name, None for the pictures as they are; `lost`: as `decoded` has it, and
-    only pictures from there on are judged. Raises SemcallError for what cannot be read.
+    `restorers`: by name, ONNX files, what restores a picture, or None for the pictures as they are; `lost`: as
+    `decoded` has it, and only pictures from there on are judged. Raises SemcallError for what cannot be read.
     """
     masks = read_masks(stats_path(coded))
     numbers = judged(len(masks), lost or 0)
@@ -80,8 +82,8 @@ def measure(
     before = {number - step for number in numbers for step in range(1, BEFORE + 1) if number >= step}
     pictures = as_told(decoded(coded, wanted | before, lost), lost)
     measured = {}
-    for name, model in restorers.items():
-        restore, times = _restoring(model, pictures)
+    for name, restorer in restorers.items():
+        restore, times = _restoring(restorer, pictures)
         everything = ((number, restore(number, *picture)) for number, picture in sorted(pictures.items()))
         seen: dict[int, I420] = {number: restored for number, restored in everything if number in wanted}
         parts: dict[str, dict[str, list[float]]] = {"face": defaultdict(list), "frame": defaultdict(list)}
@@ -162,16 +164,15 @@ def as_told(
 
 
 def _restoring(
-    model: Path | None, pictures: Mapping[int, tuple[I420, NDArray[np.uint8]]]
+    restorer: Path | Restore | None, pictures: Mapping[int, tuple[I420, NDArray[np.uint8]]]
 ) -> tuple[Callable[[int, I420, NDArray[np.uint8]], I420], list[float]]:
     """What restores a picture, in the order of their numbers, and where the milliseconds that it takes are noted."""
     times: list[float] = []
-    if model is None:
+    if restorer is None:
         return lambda _, i420, __: i420, times
-    restorer = Restorer(model)
-    if pictures:
-        restorer.warm_up(*size_of(next(iter(pictures.values()))[0]))
-
+    restore_one = Restorer(restorer).restore if isinstance(restorer, Path) else restorer
+    for picture in islice(pictures.values(), _RUNS_BEFORE):  # memory is not yet in place
+        restore_one(*picture)
     steady, last = Steadiness(), -1
 
     def restore(number: int, i420: I420, qp: NDArray[np.uint8]) -> I420:
@@ -180,7 +181,7 @@ def _restoring(
             steady = Steadiness()
         last = number
         start = time.perf_counter()
-        restored = steady(i420, restorer.restore(i420, qp))
+        restored = steady(i420, restore_one(i420, qp))
         times.append((time.perf_counter() - start) * 1e3)
         return restored
 

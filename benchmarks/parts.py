@@ -1,0 +1,91 @@
+"""What a restorer gains on the whole picture and on the face alone, and in what time: the order of the rungs.
+
+    python -m benchmarks.parts --data DIR [--model fine ...] [--threads 2] [--clip NAME ...]
+
+On the validation clips, 4 s each, at 400 kb/s (for 1280x720) with 15% for the face, every restorer as the receiver's
+ladder runs it (receiver/restorer.py): changes against the decoded picture of the judge's perceptual distance
+and of flicker, on faces and frames, and the median of the milliseconds that a picture takes, steadiness included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from models.evaluation.study.coding import code
+from models.evaluation.study.measure import measure
+from models.evaluation.study.metrics import open_metrics
+from models.evaluation.study.protocol import target_kbps
+from models.registry import find_model
+from receiver.face_region import restore_face
+from sender.offline import encode_at
+from sender.parser import FaceOptions
+from shared.clips import Clip
+from shared.restorer import Restore, Restorer
+
+KBPS, SHARE, SECONDS = 400, 15, 4.0
+COLUMNS = (("face", "distance"), ("frame", "distance"), ("face", "flicker"), ("frame", "flicker"))
+
+
+def main() -> None:
+    """Print the table."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help="directory with clips/ and weights/"
+    )
+    arguments.add_argument("--model", action="append", help="name or file of a restorer (fine, fast, small)")
+    arguments.add_argument("--threads", type=int, default=2, help="of a restoration (%(default)s)")
+    arguments.add_argument("--clip", action="append", help="only this one; may be given again")
+    told = arguments.parse_args()
+    metrics, parser = open_metrics(told.data), find_model("face", "face-parser")
+    encode = functools.partial(encode_at, face=FaceOptions(parser.path, parser.card, "face"))
+    clips = sorted(
+        path for path in (told.data / "clips" / "val").iterdir() if not told.clip or path.stem in told.clip
+    )
+    restorers = rungs(told.model or ["fine", "fast", "small"], told.threads)
+    found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        for clip in track(clips, "measuring", console=Console(stderr=True)):
+            coded = Path(folder) / f"{clip.stem}.mp4"
+            code(clip, coded, target_kbps(KBPS, Clip(clip).size), SHARE / 100, SECONDS, encode)
+            for name, figures in measure(clip, coded, metrics, {"": None, **restorers}).items():
+                found[name].append(figures)
+    decoded = found.pop("")
+    table = Table(title=f"Change by restoring, mean over {len(clips)} clips (lowest to highest), %")
+    for column in ("", *(" ".join(column) for column in COLUMNS), f"ms, {told.threads} threads"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, rows in found.items():
+        cells = []
+        for part, metric in COLUMNS:
+            pairs = [
+                (before[part].get(metric), row[part].get(metric)) for before, row in zip(decoded, rows, strict=True)
+            ]
+            changes = [100 * (after / before - 1) for before, after in pairs if before and after is not None]
+            cells.append(f"{np.mean(changes):+.1f} ({min(changes):+.1f} to {max(changes):+.1f})" if changes else "–")
+        times = [row["restorer_ms"] for row in rows]
+        table.add_row(name, *cells, f"{np.mean(times):.1f} ({min(times):.1f} to {max(times):.1f})")
+    Console(width=150).print(table)
+
+
+def rungs(models: Sequence[str], threads: int) -> dict[str, Restore]:
+    """What restores a picture, by the name of the rung."""
+    found: dict[str, Restore] = {}
+    for model in models:
+        restore = Restorer(find_model(model).path, model, threads).restore
+        found[f"{model}, whole picture"] = restore
+        found[f"{model}, face only"] = functools.partial(restore_face, restore)
+    return found
+
+
+if __name__ == "__main__":
+    main()
