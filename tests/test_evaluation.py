@@ -53,10 +53,11 @@ def write_logs(folder: Path, gap_at: int | None = None) -> tuple[Path, Path]:
             when = ticks / CLOCK_RATE + 0.05 + late
             shown.append(
                 {"ticks": ticks, "decoded": when - 0.03, "shown": when, "restored": index % 2 == 0, "restore_ms": 9.0}
-                | {"dropped": int(index > 7), "lost": 3}
+                | {"dropped": int(index > 7), "lost": 3, "rung": "b, face only" if index < 10 else "a, whole picture"}
             )
     shown.append(
         {"dropped": 9, "lost": 9, "ticks": 5, "decoded": 0.0, "shown": 0.0, "restored": True, "restore_ms": 1.0}
+        | {"rung": "off"}
     )  # nobody sent it
     paths = folder / "sent.jsonl", folder / "received.jsonl"
     for path, lines in zip(paths, (sent, shown), strict=True):
@@ -78,6 +79,7 @@ def test_summary_joins_both_logs(tmp_path: Path) -> None:
     assert figures["glass_to_decoded_ms"]["p50"] == pytest.approx(420, abs=1)
     assert (figures["freezes"], figures["frozen_seconds"]) == (1, pytest.approx(0.43, abs=0.01))
     assert figures["restored_percent"] == pytest.approx(100 * 30 / 59, abs=0.1)
+    assert figures["restored_on"] == {"a, whole picture": 42.4, "b, face only": 8.5}  # 25 and 5 of 59
     assert (log.sent[0].mask == mask_of(SIZE)).all()
 
 

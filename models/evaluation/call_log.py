@@ -29,7 +29,8 @@ class Sent:
 class Shown:
     """One picture as its receiver logged it; times in Unix seconds.
 
-    `dropped`: decoded pictures not shown so far; `lost`: RTP packets lost so far.
+    `rung`: where the receiver's ladder stood; `dropped`: decoded pictures not shown so far; `lost`: RTP packets lost
+    so far.
     """
 
     ticks: int
@@ -37,6 +38,7 @@ class Shown:
     shown: float
     restored: bool
     restore_ms: float
+    rung: str
     dropped: int
     lost: int
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from shared.picture import I420, planes
 
 
 def summarise(log: CallLog) -> dict[str, Any]:
-    """Rates in kbit/s and pictures per second, latencies in milliseconds.
+    """Rates in kbit/s and pictures per second, latencies in milliseconds; `restored_on`: percent by rung.
 
     A freeze is a gap between shown pictures of more than three mean periods or the mean period + 150 ms, whichever
     is longer (W3C webrtc-stats, freezeCount).
@@ -25,7 +26,8 @@ def summarise(log: CallLog) -> dict[str, Any]:
     period = float(gaps.mean()) if len(gaps) else 0.0
     freezes = gaps[gaps > max(3 * period, period + 0.15)]
     bits = sum(picture.bits for picture in log.sent)
-    restore = [picture.restore_ms for picture in log.shown if picture.restored]
+    restored = [picture for picture in log.shown if picture.restored]
+    rungs = Counter(picture.rung for picture in restored)
     return {
         "seconds": round(log.duration, 2),
         "kbps": round(log.bitrate / 1e3, 1),
@@ -41,8 +43,9 @@ def summarise(log: CallLog) -> dict[str, Any]:
         "glass_to_shown_ms": _percentiles([(p.shown - p.captured) * 1e3 for p in log.shown]),
         "freezes": len(freezes),
         "frozen_seconds": round(float(freezes.sum()), 2),
-        "restored_percent": round(100 * len(restore) / len(log.shown), 1) if log.shown else 0.0,
-        "restore_ms": _percentiles(restore),
+        "restored_percent": round(100 * len(restored) / len(log.shown), 1) if log.shown else 0.0,
+        "restored_on": {rung: round(100 * count / len(log.shown), 1) for rung, count in rungs.most_common()},
+        "restore_ms": _percentiles([picture.restore_ms for picture in restored]),
     }
 
 
@@ -65,7 +68,7 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
         ("glass to decoded, p50 / p95", _milliseconds(summary["glass_to_decoded_ms"])),
         ("glass to shown, p50 / p95", _milliseconds(summary["glass_to_shown_ms"])),
         ("freezes", f"{summary['freezes']} ({summary['frozen_seconds']:.1f} s)"),
-        ("restored", f"{summary['restored_percent']:.0f}% of the pictures"),
+        ("restored", _restored(summary)),
         ("restoration, p50 / p95", _milliseconds(summary["restore_ms"])),
     ]
     if "face_psnr_db" in summary:
@@ -90,6 +93,11 @@ def _percentiles(values: list[float]) -> dict[str, float] | None:
 
 def _milliseconds(values: dict[str, float] | None) -> str:
     return f"{values['p50']:.0f} / {values['p95']:.0f} ms" if values else "none"
+
+
+def _restored(summary: dict[str, Any]) -> str:
+    rungs = "".join(f"\n{percent:.0f}% by {rung}" for rung, percent in summary["restored_on"].items())
+    return f"{summary['restored_percent']:.0f}% of the pictures{rungs}"
 
 
 def _pair(summary: dict[str, Any], one: str, other: str) -> str:
