@@ -140,7 +140,7 @@ class RestorerLadder:
         self._asked: int | None = None  # the rung that is due and has been handed over
         self._failures = dict(lost or {})  # by the network's name
         self._steady = Steadiness()
-        self._closed = False
+        self._closed = self._measuring = False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run_jobs, name="measure", daemon=True)
         self._thread.start()
@@ -188,7 +188,7 @@ class RestorerLadder:
             if self._schedule.due not in (None, self._asked):
                 self._asked = self._schedule.due
                 assert self._asked is not None
-                # Once: while it runs it takes time from the call's pictures, and must not lead these down.
+                # Once: while it runs it takes time from the call's pictures.
                 self._jobs.put(_Job([self._asked], i420, qp, runs=1))
         picture.rung = str(self._rungs[stands]) if stands < len(self._rungs) else "off"
         return chosen
@@ -210,13 +210,18 @@ class RestorerLadder:
         picture.restore_ms = seconds * 1e3
         with self._lock:
             failed = self._rungs[chosen].network.name in self._failures  # on the other thread, just now
-            if self._of_this_size(picture.i420) and not failed:
+            if self._of_this_size(picture.i420) and not failed and not self._measuring:
                 self._schedule.took(chosen, seconds, self._clock())
 
     def shown(self, in_time: bool) -> None:
-        """A picture for which a rung was chosen is on its way to the eye, restored or too early for that."""
+        """A picture for which a rung was chosen is on its way to the eye, restored or too early for that.
+
+        While another rung is measured, which takes time from the call's pictures, neither this nor what they take
+        says anything of the one in use.
+        """
         with self._lock:
-            self._schedule.shown(in_time, self._clock())
+            if not self._measuring:
+                self._schedule.shown(in_time, self._clock())
 
     def close(self) -> None:
         """Measure no more, and wait about a second for the rung in hand."""
@@ -236,7 +241,9 @@ class RestorerLadder:
 
     def _run_jobs(self) -> None:
         while (job := self._jobs.get()) is not None:
+            self._measuring = True
             self._measure(job)
+            self._measuring = False
 
     def _measure(self, job: _Job) -> None:
         slow: dict[str, float] = {}  # seconds, by device: what comes next there is larger

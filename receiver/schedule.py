@@ -3,7 +3,8 @@
 The rungs are ways to restore a picture, the best first, mostly slower than the next; below the last of them pictures
 are shown as they are. Down it goes at once, on what pictures really took; up only after a while of calm, one at a
 time, and only to a rung whose known time leaves a margin. Such times age: where an old one would fit by now, the rung
-is `due` to be measured again, beside the call. Whoever steps up in vain waits twice as long the next time.
+is `due` to be measured again, beside the call. Whoever steps up or is measured in vain waits twice as long the next
+time, the others do not.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ _OUTLIER = 3.0  # budgets; a picture that took longer says no more than that
 _MARGIN = 0.85  # of the budget: a rung above has to fit into it
 _CALM = 1.0  # seconds without a change before the next step up, at first
 _CALMEST = 60.0  # seconds
+_HOPELESS = 16.0  # seconds in which the time of a rung that never fitted counts for half; of others, at first _CALM
 _MISS, _MOST_MISSES = 0.02, 0.06  # weight of the newest picture among those not ready in time, and their limit
 _REGRET = 10.0  # seconds; a step down within them takes a step up back
 _LEISURE = 20.0  # measuring anew takes one in so many of the seconds that pass
@@ -39,6 +41,7 @@ class RestoreSchedule:
         """A rung of which nobody knows any more how long it takes: to be measured, then told to `measured`."""
         self._known: list[float | None] = [None] * self.off
         self._since = [-math.inf] * self.off
+        self._patience = [_CALM] * self.off  # seconds in which a known time counts for half
         self._age = self._misses = 0.0
         self._changed = self._rose = -math.inf
         self._calm = _CALM
@@ -52,12 +55,13 @@ class RestoreSchedule:
         """`rung` was tried beside the call and took `seconds`. The first time, it is stepped up to where it fits."""
         first = self._known[rung] is None
         self._learn(rung, seconds, now)
+        fits = self._fits(seconds)
         if first:
-            if rung < self.rung and self._fits(seconds):
+            if rung < self.rung and fits:
                 self.rung = rung
-        elif rung == self.due and not self._fits(seconds):
-            self._calm = min(2 * self._calm, _CALMEST)
-            self._changed = now
+            self._patience[rung] = _CALM if fits else _HOPELESS
+        elif rung == self.due:
+            self._patience[rung] = _CALM if fits else min(2 * self._patience[rung], _CALMEST)
         if rung == self.due:
             self.due = None
 
@@ -113,7 +117,7 @@ class RestoreSchedule:
             return
         if self.due is None:
             worth = [rung for rung in better if self._may_fit_by_now(rung, now)]
-            self.due = min(worth, key=lambda rung: (self._since[rung], -rung), default=None)
+            self.due = max(worth, default=None)
 
     def _time(self, rung: int) -> float:
         seconds = self._known[rung]
@@ -124,7 +128,7 @@ class RestoreSchedule:
 
     def _may_fit_by_now(self, rung: int, now: float) -> bool:
         seconds, passed = self._time(rung), now - self._since[rung]
-        return passed >= _LEISURE * seconds and self._fits(seconds * 0.5 ** (passed / self._calm))
+        return passed >= _LEISURE * seconds and self._fits(seconds * 0.5 ** (passed / self._patience[rung]))
 
     def _learn(self, rung: int, seconds: float, now: float) -> None:
         self._known[rung], self._since[rung] = seconds, now

@@ -378,6 +378,29 @@ def test_what_is_due_is_asked_for_once() -> None:
     assert large.done.qsize() == 1, "each run takes time from the call's own pictures"
 
 
+def test_a_measurement_does_not_lead_pictures_down() -> None:
+    """It takes the cores from them for as long as it lasts."""
+    climb = Climb(budget=1.0)
+    large = climb.networks[0]
+    climb.slow(0)
+    climb.slow(1)
+    climb.show()
+    large.go = threading.Semaphore(0)
+    climb.now += 70
+    climb.show()  # asks for it
+    until(lambda: climb.ladder._measuring)
+    for _ in range(50):
+        climb.ladder.shown(False)
+    assert climb.show().rung == "small, whole picture"
+    large.go.release(1)
+    until(lambda: not climb.ladder._measuring)
+    for _ in range(50):
+        climb.ladder.shown(False)
+    assert climb.show().rung != "small, whole picture"
+    large.go.release(100)
+    climb.ladder.close()
+
+
 def test_a_slow_network_is_run_once_and_a_larger_one_never(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receiver.restorer, "_SLOW", 0.0)
     networks = [Fake("larger", 2), Fake("small", 1), Fake("other", 3, device="CUDA")]
