@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.evaluation.study.results import finite, mean_known
+from models.evaluation.study.results import changed, finite, mean_known
 
 KBPS, SHARE, LARGE, FINEST = 400, 15, 45, 1000
 METRICS = {"distance": 3, "brisque": 1, "ssim": 3, "flicker": 2, "identity": 3}
@@ -44,7 +44,7 @@ def table(cells: Mapping[Key, Mapping[str, Any]], restorers: Sequence[str]) -> l
         return finite(cells[clip, kbps, share, restorer][part].get("distance"))
 
     def restored(clip: str, part: str, restorer: str) -> str:
-        change = _change(*(of(clip, part, KBPS, SHARE, name) for name in ("none", restorer)))
+        change = changed(*(of(clip, part, KBPS, SHARE, name) for name in ("none", restorer)))
         return _said(of(clip, part, KBPS, SHARE, restorer)) + ("" if change is None else f" ({change:+.1f}%)")
 
     sides = [f"... `{name}`" for name in restorers]
@@ -63,14 +63,9 @@ def table(cells: Mapping[Key, Mapping[str, Any]], restorers: Sequence[str]) -> l
             lines.append(f"{part}, {name}: {_means([cells[clip, KBPS, SHARE, name][part] for clip in clips])}")
         for name in restorers:
             both = [[of(clip, part, KBPS, SHARE, one) for one in ("none", name)] for clip in clips]
-            mean = mean_known(_change(*pair) for pair in both)
+            mean = mean_known(changed(*pair) for pair in both)
             lines.append(f"{part}, {name}: distance changed by {_said(mean, 1)}% in the mean of the clips")
     return lines
-
-
-def _change(before: float | None, after: float | None) -> float | None:
-    """In percent; None where one is unknown or there was nothing to change."""
-    return 100 * (after / before - 1) if before and after is not None else None
 
 
 def _said(value: float | None, digits: int = METRICS["distance"]) -> str:

@@ -20,7 +20,7 @@ import argparse
 import functools
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -34,6 +34,7 @@ from models.evaluation.study.coding import Encode, code, read_masks, stats_path
 from models.evaluation.study.measure import Box, cut, decoded, face_box, judged, window
 from models.evaluation.study.metrics import Bgr, open_metrics
 from models.evaluation.study.protocol import target_kbps
+from models.evaluation.study.results import changed
 from models.networks.features import SQUEEZENET, SqueezeNet
 from models.networks.lpips import PictureDistance
 from models.registry import find_model
@@ -92,14 +93,16 @@ def main() -> None:
             if name == "original" and "BRISQUE" not in column:
                 cells.append("–")
                 continue
-            changes = [
-                100 * (row[column] / before[column] - 1)
-                for row, before in zip(rows, decoded_figures, strict=True)
-                if column in row and column in before
-            ]
-            cells.append(f"{np.mean(changes):+.1f} ({min(changes):+.0f} to {max(changes):+.0f})" if changes else "–")
+            both = zip(decoded_figures, rows, strict=True)
+            cells.append(spread(changed(before.get(column), row.get(column)) for before, row in both))
         table.add_row(name, *cells)
     console.print(table)
+
+
+def spread(changes: Iterable[float | None]) -> str:
+    """The mean of those that are known, the lowest and the highest."""
+    known = [change for change in changes if change is not None]
+    return f"{np.mean(known):+.1f} ({min(known):+.0f} to {max(known):+.0f})" if known else "–"
 
 
 def _clip(

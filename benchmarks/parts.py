@@ -22,10 +22,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.limits import KBPS, SECONDS, SHARE, spread
 from models.evaluation.study.coding import code
 from models.evaluation.study.measure import measure
 from models.evaluation.study.metrics import open_metrics
 from models.evaluation.study.protocol import target_kbps
+from models.evaluation.study.results import changed
 from models.registry import find_model
 from receiver.face_region import restore_face
 from sender.offline import encode_at
@@ -33,7 +35,6 @@ from sender.parser import FaceOptions
 from shared.clips import Clip
 from shared.restorer import Restore, Restorer
 
-KBPS, SHARE, SECONDS = 400, 15, 4.0
 COLUMNS = (("face", "distance"), ("frame", "distance"), ("face", "flicker"), ("frame", "flicker"))
 
 
@@ -65,13 +66,13 @@ def main() -> None:
     for column in ("", *(" ".join(column) for column in COLUMNS), f"ms, {told.threads} threads"):
         table.add_column(column, justify="right" if column else "left")
     for name, rows in found.items():
-        cells = []
-        for part, metric in COLUMNS:
-            pairs = [
-                (before[part].get(metric), row[part].get(metric)) for before, row in zip(decoded, rows, strict=True)
-            ]
-            changes = [100 * (after / before - 1) for before, after in pairs if before and after is not None]
-            cells.append(f"{np.mean(changes):+.1f} ({min(changes):+.1f} to {max(changes):+.1f})" if changes else "–")
+        cells = [
+            spread(
+                changed(before[part].get(metric), row[part].get(metric))
+                for before, row in zip(decoded, rows, strict=True)
+            )
+            for part, metric in COLUMNS
+        ]
         times = [row["restorer_ms"] for row in rows]
         table.add_row(name, *cells, f"{np.mean(times):.1f} ({min(times):.1f} to {max(times):.1f})")
     Console(width=150).print(table)

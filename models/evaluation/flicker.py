@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from models.evaluation.metrics import Plane
+
+FLAT_SPAN = 6
+"""Code values that 5x5 samples of a flat place span at most: a bare wall."""
 
 
 def flicker(reference: Sequence[Plane], other: Sequence[Plane], where: NDArray[np.bool_] | None = None) -> float:
@@ -40,3 +44,9 @@ def flicker(reference: Sequence[Plane], other: Sequence[Plane], where: NDArray[n
 
 def _change(side: Sequence[Plane], index: int) -> NDArray[np.float32]:
     return side[index].astype(np.float32) - side[index - 1].astype(np.float32)
+
+
+def flat(luma: Plane) -> NDArray[np.bool_]:
+    """Where 5x5 samples of a plane, uint8 [H, W], span at most FLAT_SPAN code values: bare walls."""
+    square = np.ones((5, 5), np.uint8)
+    return np.asarray(cv2.subtract(cv2.dilate(luma, square), cv2.erode(luma, square)) <= FLAT_SPAN)

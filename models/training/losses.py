@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.evaluation.study.measure import FLAT_SPAN
+from models.evaluation.flicker import FLAT_SPAN
 
 Features = Callable[[Tensor], Sequence[Tensor]]
 """RGB 0..1, float [n, 3, H, W], to feature maps [n, c, h, w]."""

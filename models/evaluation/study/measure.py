@@ -22,7 +22,7 @@ import numpy as np
 from av.codec.context import Flags
 from numpy.typing import NDArray
 
-from models.evaluation.flicker import flicker
+from models.evaluation.flicker import flat, flicker
 from models.evaluation.metrics import Plane, psnr, ssim_map
 from models.evaluation.study.coding import read_masks, stats_path
 from models.evaluation.study.metrics import Bgr, Metrics, fits
@@ -39,8 +39,6 @@ JUDGED = 10
 WINDOW = 160
 BEFORE = 8
 """Pictures before each of those that are restored too: a restored picture depends on the last ones."""
-FLAT_SPAN = 6
-"""Code values that 5x5 samples of a flat place span at most: a bare wall."""
 _RUNS_BEFORE = 3  # of a restorer, which are not timed
 _LEAST_FACE = 48  # samples across and down of a patch that metrics are taken of
 
@@ -239,12 +237,6 @@ def _face(found: dict[str, list[float]], pair: _Pair, metrics: Metrics, number: 
         found["distance"].append(metrics.distance(cut(pair.original, place), cut(pair.bgr, place)))
     if metrics.identity is not None:
         found["identity"].append(metrics.identity(pair.original, pair.bgr))
-
-
-def flat(luma: Plane) -> NDArray[np.bool_]:
-    """Where 5x5 samples of a plane, uint8 [H, W], span at most FLAT_SPAN code values: bare walls."""
-    square = np.ones((5, 5), np.uint8)
-    return np.asarray(cv2.subtract(cv2.dilate(luma, square), cv2.erode(luma, square)) <= FLAT_SPAN)
 
 
 def around(centre: tuple[float, float], size: tuple[int, int], width: int, height: int) -> Box:

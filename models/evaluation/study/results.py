@@ -160,6 +160,16 @@ def mean_known(values: Iterable[object]) -> float | None:
     return average([value for value in map(finite, values) if value is not None])
 
 
+def changed(before: object, after: object) -> float | None:
+    """By how many percent; None where one is unknown or there was nothing to change.
+
+    >>> changed(0.5, 0.25), changed(None, 0.4), changed(0, 1)
+    (-50.0, None, None)
+    """
+    one, other = finite(before), finite(after)
+    return 100 * (other / one - 1) if one and other is not None else None
+
+
 def average(values: Sequence[float]) -> float | None:
     """The mean, or None of nothing."""
     return sum(values) / len(values) if values else None

@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.progress import track
 
+from models.evaluation.flicker import FLAT_SPAN
 from models.evaluation.study.coding import Encode, code, read_masks, stats_path
 from models.evaluation.study.measure import (
-    FLAT_SPAN,
     JUDGED,
     WINDOW,
     as_told,
@@ -111,13 +111,6 @@ def judge(
             plain = _coded(clip, kbps, 0, folder, encode)
             draw_sheet(clip.path, plain, coded, model, data, folder / f"{model.stem}-{clip.name}.jpg")
     return found
-
-
-def change(results: Sequence[Judged], part: str, metric: str) -> float:
-    """Mean change of a metric by restoration over what has it, relative to the decoded picture's; NaN for none."""
-    pairs = [getattr(one, part).get(metric, [None, None]) for one in results]
-    known = [restored / decoded - 1 for decoded, restored in pairs if decoded and restored is not None]
-    return sum(known) / len(known) if known else math.nan
 
 
 def as_json(results: Sequence[Judged]) -> list[dict[str, Any]]:
