@@ -29,7 +29,7 @@ from models.evaluation.study.metrics import open_metrics
 from models.evaluation.study.protocol import target_kbps
 from models.evaluation.study.results import changed
 from models.registry import find_model
-from receiver.face_region import restore_face
+from receiver.rung import Rung
 from sender.offline import encode_at
 from sender.parser import FaceOptions
 from shared.clips import Clip
@@ -80,12 +80,9 @@ def main() -> None:
 
 def rungs(models: Sequence[str], threads: int) -> dict[str, Restore]:
     """What restores a picture, by the name of the rung."""
-    found: dict[str, Restore] = {}
-    for model in models:
-        restore = Restorer(find_model(model).path, model, threads).restore
-        found[f"{model}, whole picture"] = restore
-        found[f"{model}, face only"] = functools.partial(restore_face, restore)
-    return found
+    networks = [Restorer(find_model(model).path, model, threads) for model in models]
+    ladder = [Rung(network, face_only) for network in networks for face_only in (False, True)]
+    return {str(rung): rung.restore for rung in ladder}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ says where to stand; here pictures are restored and, on a thread beside the call
 
 from __future__ import annotations
 
-import math
 import os
 import queue
 import threading
@@ -15,13 +14,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from receiver.face_region import restore_face
 from receiver.picture import DecodedPicture
+from receiver.rung import SLOW, Network, Rung
 from receiver.schedule import RestoreSchedule
 from shared.errors import SemcallError
 from shared.grid import grid_shape
@@ -34,26 +32,6 @@ from shared.steady import Steadiness
 _RUNS = 3  # of a first measurement: memory is not yet in place
 _END_WITHIN = 1.0  # seconds
 _TYPICAL_QP = 36  # of the picture that rungs are measured on before there is one
-_SLOW = 0.3  # seconds; a network that takes longer is not run again to see, nor a larger one once
-
-
-class Network(Protocol):
-    """What the ladder needs of one (shared/restorer.py)."""
-
-    name: str
-
-    @property
-    def device(self) -> str:
-        """Where it runs, as the user reads it."""
-        ...
-
-    def restore(self, i420: I420, qp: NDArray[np.uint8]) -> I420:
-        """The repaired picture, a new array of the same shape. Raises SemcallError when it cannot go on."""
-        ...
-
-    def accelerate(self) -> bool:
-        """Go over to something faster, maybe minutes later; whether there is such a thing."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,24 +69,6 @@ def open_restorers(
 
 
 @dataclass(frozen=True, slots=True)
-class _Rung:
-    network: Network
-    face_only: bool
-
-    def __str__(self) -> str:
-        return f"{self.network.name}, {self.part}"
-
-    @property
-    def part(self) -> str:
-        return "face only" if self.face_only else "whole picture"
-
-    def restore(self, i420: I420, qp: NDArray[np.uint8]) -> I420:
-        """The picture restored, all of it or the face."""
-        restore = self.network.restore
-        return restore_face(restore, i420, qp) if self.face_only else restore(i420, qp)
-
-
-@dataclass(frozen=True, slots=True)
 class _Job:
     """Rungs to be measured on a picture, the fastest first, in so many runs each."""
 
@@ -133,7 +93,7 @@ class RestorerLadder:
         `lost`: names of networks that would not even open, and why, for `status`.
         """
         self._networks = networks
-        self._rungs = [_Rung(network, face_only) for network in networks for face_only in (False, True)]
+        self._rungs = [Rung(network, face_only) for network in networks for face_only in (False, True)]
         self._schedule, self._clock = schedule(len(self._rungs)), clock
         self._lock = threading.Lock()  # around the schedule and what follows
         self._seen: tuple[I420, NDArray[np.uint8]] | None = None  # the newest picture and its quantisers
@@ -252,11 +212,11 @@ class RestorerLadder:
             if self._closed or rung.network.name in self._failures:
                 continue
             try:
-                seconds = slow.get(rung.network.device) or _timed(rung, job.i420, job.qp, job.runs)
+                seconds = slow.get(rung.network.device) or rung.timed(job.i420, job.qp, job.runs)
             except SemcallError as error:
                 self._fail(rung.network, error)
                 continue
-            if seconds > _SLOW:
+            if seconds > SLOW:
                 slow[rung.network.device] = seconds
             with self._lock:
                 if not self._of_this_size(job.i420):
@@ -282,15 +242,3 @@ class RestorerLadder:
 
 def _told(picture: DecodedPicture) -> NDArray[np.uint8]:
     return coarser(picture.qp) if picture.damaged else picture.qp
-
-
-def _timed(rung: _Rung, i420: I420, qp: NDArray[np.uint8], runs: int) -> float:
-    """Seconds that a restoration takes, at best of so many."""
-    best = math.inf
-    for _ in range(runs):
-        start = time.perf_counter()
-        rung.restore(i420, qp)
-        best = min(best, time.perf_counter() - start)
-        if best > _SLOW:
-            break
-    return best

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 import models.registry
 import receiver.restorer
+import receiver.rung
 import semcall
 from models.registry import find_model
 from receiver.app import ReceiveOptions, Receiver
@@ -322,7 +323,7 @@ def test_pictures_of_another_size_pass_until_the_rungs_are_measured() -> None:
 
 
 def test_a_measurement_of_pictures_that_come_no_more_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiver.restorer, "_SLOW", AMPLE)  # it waits here, and yet is to run three times
+    monkeypatch.setattr(receiver.rung, "SLOW", AMPLE)  # it waits here, and yet is to run three times
     climb = Climb(Fake("slow", 1))
     network = climb.networks[0]
     network.go = threading.Semaphore(0)
@@ -402,7 +403,8 @@ def test_a_measurement_does_not_lead_pictures_down() -> None:
 
 
 def test_a_slow_network_is_run_once_and_a_larger_one_never(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiver.restorer, "_SLOW", 0.0)
+    for module in (receiver.rung, receiver.restorer):
+        monkeypatch.setattr(module, "SLOW", 0.0)
     networks = [Fake("larger", 2), Fake("small", 1), Fake("other", 3, device="CUDA")]
     climb = Climb(*networks, warm=False)
     climb.ladder.warm_up(96, 64)
