@@ -22,7 +22,7 @@ from shared.stdout import printing
 
 if TYPE_CHECKING:
     from models.registry import Model
-    from receiver.restorer import RestorerFile
+    from receiver.restorer_files import RestorerFile
     from sender.parser import FaceOptions
 
 app = typer.Typer(
@@ -141,7 +141,7 @@ def _largest_restorer() -> str:
 def _restorers(choice: str) -> tuple[RestorerFile, ...]:
     """The receiver's restorers, largest first: all that are shipped for `auto`, the one named, none for `off`."""
     from models.registry import find_model
-    from receiver.restorer import RestorerFile
+    from receiver.restorer_files import RestorerFile
 
     if choice == "off":
         return ()

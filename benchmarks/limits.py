@@ -20,7 +20,7 @@ import argparse
 import functools
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.parts import KBPS, SECONDS, SHARE, spread
 from models.evaluation.study.coding import Encode, code, read_masks, stats_path
 from models.evaluation.study.measure import Box, cut, decoded, face_box, judged, window
 from models.evaluation.study.metrics import Bgr, open_metrics
@@ -47,7 +48,6 @@ from shared.restorer import Restorer
 from shared.steady import Steadiness
 from shared.x264 import writing_mp4
 
-KBPS, SHARE, SECONDS = 400, 15, 4.0
 FINE = (16, 20, 24)
 GRAIN = (0.5, 1.0, 1.5)
 FIRST_QP, FULL_QP = 28, 36
@@ -97,12 +97,6 @@ def main() -> None:
             cells.append(spread(changed(before.get(column), row.get(column)) for before, row in both))
         table.add_row(name, *cells)
     console.print(table)
-
-
-def spread(changes: Iterable[float | None]) -> str:
-    """The mean of those that are known, the lowest and the highest."""
-    known = [change for change in changes if change is not None]
-    return f"{np.mean(known):+.1f} ({min(known):+.0f} to {max(known):+.0f})" if known else "–"
 
 
 def _clip(

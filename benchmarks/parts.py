@@ -3,8 +3,8 @@
     python -m benchmarks.parts --data DIR [--model fine ...] [--threads 2] [--clip NAME ...]
 
 On the validation clips, 4 s each, at 400 kb/s (for 1280x720) with 15% for the face, every restorer as the receiver's
-ladder runs it (receiver/restorer.py): changes against the decoded picture of the judge's perceptual distance
-and of flicker, on faces and frames, and the median of the milliseconds that a picture takes, steadiness included.
+ladder runs it (receiver/rung.py): changes against the decoded picture of the judge's perceptual distance and of
+flicker, on faces and frames, and the milliseconds that a picture takes, steadiness included (clips' medians).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 import functools
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,19 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.limits import KBPS, SECONDS, SHARE, spread
 from models.evaluation.study.coding import code
 from models.evaluation.study.measure import measure
 from models.evaluation.study.metrics import open_metrics
 from models.evaluation.study.protocol import target_kbps
 from models.evaluation.study.results import changed
 from models.registry import find_model
-from receiver.rung import Rung
+from receiver.rung import rungs
 from sender.offline import encode_at
 from sender.parser import FaceOptions
 from shared.clips import Clip
 from shared.restorer import Restore, Restorer
 
+KBPS, SHARE, SECONDS = 400, 15, 4.0
 COLUMNS = (("face", "distance"), ("frame", "distance"), ("face", "flicker"), ("frame", "flicker"))
 
 
@@ -53,7 +53,9 @@ def main() -> None:
     clips = sorted(
         path for path in (told.data / "clips" / "val").iterdir() if not told.clip or path.stem in told.clip
     )
-    restorers = rungs(told.model or ["fine", "fast", "small"], told.threads)
+    if not clips:
+        raise SystemExit(f"{told.data / 'clips' / 'val'} has none of these clips: give other names to --clip.")
+    restorers = restores(told.model or ["fine", "fast", "small"], told.threads)
     found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         for clip in track(clips, "measuring", console=Console(stderr=True)):
@@ -78,11 +80,16 @@ def main() -> None:
     Console(width=150).print(table)
 
 
-def rungs(models: Sequence[str], threads: int) -> dict[str, Restore]:
+def spread(changes: Iterable[float | None]) -> str:
+    """The mean of those that are known, the lowest and the highest."""
+    known = [change for change in changes if change is not None]
+    return f"{np.mean(known):+.1f} ({min(known):+.1f} to {max(known):+.1f})" if known else "–"
+
+
+def restores(models: Sequence[str], threads: int) -> dict[str, Restore]:
     """What restores a picture, by the name of the rung."""
     networks = [Restorer(find_model(model).path, model, threads) for model in models]
-    ladder = [Rung(network, face_only) for network in networks for face_only in (False, True)]
-    return {str(rung): rung.restore for rung in ladder}
+    return {str(rung): rung.restore for rung in rungs(networks)}
 
 
 if __name__ == "__main__":

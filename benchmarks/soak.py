@@ -31,7 +31,8 @@ from rich.table import Table
 from models.registry import find_model
 from receiver.picture import DecodedPicture
 from receiver.pipeline import DecodeThread, RestoreThread
-from receiver.restorer import RestorerFile, RestorerLadder, open_restorers
+from receiver.restorer import RestorerLadder
+from receiver.restorer_files import RestorerFile, open_restorers
 from receiver.rtp import ReceivePath
 from sender.control import SendControl
 from sender.encoder import warm_up

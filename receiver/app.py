@@ -25,7 +25,8 @@ from receiver.logbook import Logbook
 from receiver.picture import DecodedPicture
 from receiver.pipeline import RestoreThread
 from receiver.recorder import Recorder
-from receiver.restorer import RestorerFile, RestorerLadder, open_restorers
+from receiver.restorer import RestorerLadder
+from receiver.restorer_files import RestorerFile, open_restorers
 from shared.errors import SemcallError
 from shared.mailbox import Latest
 from shared.memory import settle

@@ -7,27 +7,26 @@ says where to stand; here pictures are restored and, on a thread beside the call
 
 from __future__ import annotations
 
-import os
+import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from receiver.picture import DecodedPicture
-from receiver.rung import SLOW, Network, Rung
+from receiver.rung import SLOW, Network, rungs
 from receiver.schedule import RestoreSchedule
 from shared.errors import SemcallError
 from shared.grid import grid_shape
 from shared.picture import I420
-from shared.providers import GPUS
 from shared.quantisers import coarser
-from shared.restorer import Restorer
 from shared.steady import Steadiness
+
+log = logging.getLogger(__name__)
 
 _RUNS = 3  # of a first measurement: memory is not yet in place
 _END_WITHIN = 1.0  # seconds
@@ -35,42 +34,8 @@ _TYPICAL_QP = 36  # of the picture that rungs are measured on before there is on
 
 
 @dataclass(frozen=True, slots=True)
-class RestorerFile:
-    """A restorer to open. `needs_gpu`: only where one works; `optional`: the call goes on without it."""
-
-    path: Path
-    name: str
-    needs_gpu: bool = False
-    optional: bool = False
-
-
-def open_restorers(
-    files: Sequence[RestorerFile], threads: int | None = None
-) -> tuple[list[Restorer], dict[str, str]]:
-    """The networks in `files`, in that order, without those that need a GPU where none works; and what fails, why.
-
-    `threads`: CPU threads of one restoration; default: two where there are two. The second result holds optional
-    ones by name. Raises SemcallError as Restorer does for the others.
-    """
-    threads = threads or min(2, os.cpu_count() or 1)
-    opened: list[Restorer] = []
-    lost: dict[str, str] = {}
-    for file in files:
-        try:
-            restorer = Restorer(file.path, file.name, threads)
-        except SemcallError as error:
-            if not file.optional:
-                raise
-            lost[file.name] = str(error)
-            continue
-        if not file.needs_gpu or restorer.device in GPUS:
-            opened.append(restorer)
-    return opened, lost
-
-
-@dataclass(frozen=True, slots=True)
 class _Job:
-    """Rungs to be measured on a picture, the fastest first, in so many runs each."""
+    """Rungs to be measured on a picture, from the last on, in so many runs each."""
 
     rungs: Sequence[int]
     i420: I420
@@ -93,14 +58,17 @@ class RestorerLadder:
         `lost`: names of networks that would not even open, and why, for `status`.
         """
         self._networks = networks
-        self._rungs = [Rung(network, face_only) for network in networks for face_only in (False, True)]
+        self._rungs = rungs(networks)
         self._schedule, self._clock = schedule(len(self._rungs)), clock
         self._lock = threading.Lock()  # around the schedule and what follows
         self._seen: tuple[I420, NDArray[np.uint8]] | None = None  # the newest picture and its quantisers
         self._asked: int | None = None  # the rung that is due and has been handed over
+        self._waiting: _Job | None = None  # for the end of a restoration: both at once would take twice as long
+        self._turns = 0  # of the measuring thread: odd while it is at it
         self._failures = dict(lost or {})  # by the network's name
         self._steady = Steadiness()
-        self._closed = self._measuring = False
+        self._closed = False
+        self._turn = 0  # what `_turns` was when a rung was chosen last
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run_jobs, name="measure", daemon=True)
         self._thread.start()
@@ -138,18 +106,22 @@ class RestorerLadder:
         """The rung that there is time for, None for none; fills in `rung`. Quick."""
         i420, qp = picture.i420, _told(picture)
         with self._lock:
+            self._turn = self._turns
             known, self._seen = self._of_this_size(i420), (i420, qp)
             if not known:  # one of its size
-                self._asked = None
+                self._asked = self._waiting = None
                 self._schedule.reset()
                 self._jobs.put(_Job(self._all(), i420, qp))
-            chosen = self._schedule.choose(time.time() - picture.decoded, self._clock())
+            chosen = self._schedule.choose(
+                time.time() - picture.decoded, self._clock(), self._undisturbed(self._turn)
+            )
             stands = self._schedule.rung
             if self._schedule.due not in (None, self._asked):
                 self._asked = self._schedule.due
                 assert self._asked is not None
-                # Once: while it runs it takes time from the call's pictures.
-                self._jobs.put(_Job([self._asked], i420, qp, runs=1))
+                self._waiting = _Job([self._asked], i420, qp, runs=1)  # once: it takes time from the call's pictures
+            if chosen is None:
+                self._hand_over()
         picture.rung = str(self._rungs[stands]) if stands < len(self._rungs) else "off"
         return chosen
 
@@ -159,7 +131,7 @@ class RestorerLadder:
         A damaged picture is restored too (the networks are trained on such), but no block of it counts as well coded
         as its quantiser says.
         """
-        start = time.perf_counter()
+        turn, start = self._turns, time.perf_counter()
         try:
             restored = self._rungs[chosen].restore(picture.i420, _told(picture))
         except SemcallError as error:  # the call goes on with less
@@ -170,17 +142,17 @@ class RestorerLadder:
         picture.restore_ms = seconds * 1e3
         with self._lock:
             failed = self._rungs[chosen].network.name in self._failures  # on the other thread, just now
-            if self._of_this_size(picture.i420) and not failed and not self._measuring:
+            if self._of_this_size(picture.i420) and not failed and self._undisturbed(turn):
                 self._schedule.took(chosen, seconds, self._clock())
+            self._hand_over()
 
     def shown(self, in_time: bool) -> None:
         """A picture for which a rung was chosen is on its way to the eye, restored or too early for that.
 
-        While another rung is measured, which takes time from the call's pictures, neither this nor what they take
-        says anything of the one in use.
+        What a measurement beside it delays says nothing of the rung in use.
         """
         with self._lock:
-            if not self._measuring:
+            if self._undisturbed(self._turn):
                 self._schedule.shown(in_time, self._clock())
 
     def close(self) -> None:
@@ -193,6 +165,16 @@ class RestorerLadder:
         """Whether pictures still have that one's size; with the lock."""
         return self._seen is not None and self._seen[0].shape == i420.shape
 
+    def _undisturbed(self, turn: int) -> bool:
+        """Whether nothing was measured since `_turns` was `turn`; with the lock."""
+        return turn % 2 == 0 and turn == self._turns
+
+    def _hand_over(self) -> None:
+        """Have measured what waits for a restoration's end; with the lock."""
+        if self._waiting is not None:
+            self._jobs.put(self._waiting)
+            self._waiting = None
+
     def _none_left(self) -> bool:
         return all(network.name in self._failures for network in self._networks)
 
@@ -201,23 +183,29 @@ class RestorerLadder:
 
     def _run_jobs(self) -> None:
         while (job := self._jobs.get()) is not None:
-            self._measuring = True
+            with self._lock:
+                self._turns += 1
             self._measure(job)
-            self._measuring = False
+            with self._lock:
+                self._turns += 1
 
     def _measure(self, job: _Job) -> None:
-        slow: dict[str, float] = {}  # seconds, by device: what comes next there is larger
+        slow: dict[tuple[str, bool], float] = {}  # seconds, by device and whether on the face: networks get larger
         for index in job.rungs:
             rung = self._rungs[index]
             if self._closed or rung.network.name in self._failures:
                 continue
+            device = rung.network.device
+            known = slow.get((device, True)) or slow.get((device, rung.face_only))
             try:
-                seconds = slow.get(rung.network.device) or rung.timed(job.i420, job.qp, job.runs)
-            except SemcallError as error:
+                seconds = known or rung.timed(job.i420, job.qp, job.runs)
+            except Exception as error:
+                if not isinstance(error, SemcallError):  # a bug; the call goes on without
+                    log.warning("%s could not be measured", rung, exc_info=True)
                 self._fail(rung.network, error)
                 continue
             if seconds > SLOW:
-                slow[rung.network.device] = seconds
+                slow[device, rung.face_only] = seconds
             with self._lock:
                 if not self._of_this_size(job.i420):
                     return  # pictures have another size now, and another job waits
@@ -232,7 +220,7 @@ class RestorerLadder:
                 mine = [index for index in self._all() if self._rungs[index].network is network]
                 self._jobs.put(_Job(mine, *self._seen))
 
-    def _fail(self, network: Network, error: SemcallError) -> None:
+    def _fail(self, network: Network, error: Exception) -> None:
         with self._lock:
             self._failures[network.name] = str(error)
             for index, rung in enumerate(self._rungs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,3 +67,8 @@ class Rung:
             if best > SLOW:
                 break
         return best
+
+
+def rungs(networks: Sequence[Network]) -> list[Rung]:
+    """The ladder's, from the top; `networks`: the largest first."""
+    return [Rung(network, face_only) for network in networks for face_only in (False, True)]

@@ -3,8 +3,8 @@
 The rungs are ways to restore a picture, the best first, mostly slower than the next; below the last of them pictures
 are shown as they are. Down it goes at once, on what pictures really took; up only after a while of calm, one at a
 time, and only to a rung whose known time leaves a margin. Such times age: where an old one would fit by now, the rung
-is `due` to be measured again, beside the call. Whoever steps up or is measured in vain waits twice as long the next
-time, the others do not.
+is `due` to be measured again, beside the call. After a step up in vain the next one waits twice as long, and passes
+that rung where it can; a rung measured in vain waits twice as long, the others do not.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _OUTLIER = 3.0  # budgets; a picture that took longer says no more than that
 _MARGIN = 0.85  # of the budget: a rung above has to fit into it
 _CALM = 1.0  # seconds without a change before the next step up, at first
 _CALMEST = 60.0  # seconds
-_HOPELESS = 16.0  # seconds in which the time of a rung that never fitted counts for half; of others, at first _CALM
+_HOPELESS = 8.0  # seconds in which the time of a rung that never fitted counts for half; of others, at first _CALM
 _MISS, _MOST_MISSES = 0.02, 0.06  # weight of the newest picture among those not ready in time, and their limit
 _REGRET = 10.0  # seconds; a step down within them takes a step up back
-_LEISURE = 20.0  # measuring anew takes one in so many of the seconds that pass
+_LEISURE = 20.0  # measuring a rung anew takes one in so many of the seconds that pass
 
 
 class RestoreSchedule:
@@ -45,6 +45,7 @@ class RestoreSchedule:
         self._age = self._misses = 0.0
         self._changed = self._rose = -math.inf
         self._calm = _CALM
+        self._vain = self.off  # the rung stepped up to in vain, not long ago
 
     @property
     def measured_any(self) -> bool:
@@ -59,9 +60,11 @@ class RestoreSchedule:
         if first:
             if rung < self.rung and fits:
                 self.rung = rung
-            self._patience[rung] = _CALM if fits else _HOPELESS
+            self._patience[rung] = _HOPELESS
         elif rung == self.due:
-            self._patience[rung] = _CALM if fits else min(2 * self._patience[rung], _CALMEST)
+            self._patience[rung] = min(2 * self._patience[rung], _CALMEST)
+        if fits:
+            self._patience[rung] = _CALM
         if rung == self.due:
             self.due = None
 
@@ -73,13 +76,16 @@ class RestoreSchedule:
         if self.rung == rung:
             self._step_down(now)
 
-    def choose(self, age: float, now: float) -> int | None:
-        """The rung for a picture decoded `age` seconds ago; None shows it as it is."""
-        self._age += _SMOOTHING * (min(age, _OUTLIER * self._budget) - self._age)
+    def choose(self, age: float, now: float, typical: bool = True) -> int | None:
+        """The rung for a picture decoded `age` seconds ago; None shows it as it is.
+
+        `typical`: whether that age says anything of the next ones.
+        """
+        if typical:
+            self._age += _SMOOTHING * (min(age, _OUTLIER * self._budget) - self._age)
         if self.rung != self.off and self._age + self._time(self.rung) > self._budget:
             self._step_down(now)
-        if now - self._changed >= self._calm:
-            self._consider_better(now)
+        self._consider_better(now)
         if self.rung == self.off or age + self._time(self.rung) > self._budget:
             return None
         return self.rung
@@ -100,23 +106,27 @@ class RestoreSchedule:
     def _step_down(self, now: float) -> None:
         self._misses = 0.0
         if now - self._rose < _REGRET:
-            self._calm = min(2 * self._calm, _CALMEST)
+            self._calm, self._vain = min(2 * self._calm, _CALMEST), self.rung
         elif now - self._changed >= _REGRET:
-            self._calm = _CALM
+            self._calm, self._vain = _CALM, self.off
         self._rose = -math.inf  # one step up is regretted once
         self._changed = now
+        too_slow = self._time(self.rung)
         self.rung += 1
-        while self.rung != self.off and self._age + self._time(self.rung) > self._budget:
+        while self.rung != self.off and not self._is_relief(self.rung, too_slow):
             self.rung += 1
+
+    def _is_relief(self, rung: int, too_slow: float) -> bool:
+        return self._time(rung) < too_slow and self._age + self._time(rung) <= self._budget
 
     def _consider_better(self, now: float) -> None:
         better = [rung for rung in range(self.rung) if self._known[rung] is not None]
         fitting = [rung for rung in better if self._fits(self._time(rung))]
-        if fitting:
-            self.rung, self._rose, self._changed, self.due = fitting[-1], now, now, None
-            return
-        if self.due is None:
-            worth = [rung for rung in better if self._may_fit_by_now(rung, now)]
+        if fitting and now - self._changed >= self._calm:
+            others = [rung for rung in fitting if rung < self._vain]
+            self.rung, self._rose, self._changed, self.due = (others or fitting)[-1], now, now, None
+        elif self.due is None:
+            worth = [rung for rung in better if rung not in fitting and self._may_fit_by_now(rung, now)]
             self.due = max(worth, default=None)
 
     def _time(self, rung: int) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from command import call
 
-from benchmarks.parts import rungs
+from benchmarks.parts import restores
 from models.evaluation.study import cells, coding, measure, protocol, store, study
 from models.evaluation.study.coding import code, stats_path
 from models.evaluation.study.metrics import open_metrics
@@ -301,7 +301,7 @@ def test_what_restores_may_be_a_function(clips: Path, patched: object, tmp_path:
     coded, parser = tmp_path / "coded.mp4", find_model("face", "face-parser")
     encode = functools.partial(encode_at, face=FaceOptions(parser.path, parser.card, "face"))
     code(clips / "one.mp4", coded, 60.0, 0.15, 1.0, encode)
-    restorers = {"file": find_model("small").path, "decoded": None, **rungs(["small"], 1)}
+    restorers = {"file": find_model("small").path, "decoded": None, **restores(["small"], 1)}
     found = measure.measure(clips / "one.mp4", coded, open_metrics(DATA), restorers)
     whole, face = (found[f"small, {part}"] for part in ("whole picture", "face only"))
     for part in ("face", "frame"):

@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 
 import models.registry
 import receiver.restorer
+import receiver.restorer_files
 import receiver.rung
 import semcall
 from models.registry import find_model
 from receiver.app import ReceiveOptions, Receiver
 from receiver.face_region import face_region, middle, restore_face
 from receiver.picture import DecodedPicture
-from receiver.restorer import RestorerFile, RestorerLadder, open_restorers
+from receiver.restorer import RestorerLadder
+from receiver.restorer_files import RestorerFile, open_restorers
 from receiver.schedule import RestoreSchedule
 from shared.errors import SemcallError
 from shared.grid import grid_shape
@@ -380,25 +382,79 @@ def test_what_is_due_is_asked_for_once() -> None:
 
 
 def test_a_measurement_does_not_lead_pictures_down() -> None:
-    """It takes the cores from them for as long as it lasts."""
+    """It takes the cores from them for as long as it lasts: from one that is at work when it begins to the last."""
     climb = Climb(budget=1.0)
     large = climb.networks[0]
     climb.slow(0)
     climb.slow(1)
     climb.show()
+    told = climb.schedule._since[2]
     large.go = threading.Semaphore(0)
     climb.now += 70
-    climb.show()  # asks for it
-    until(lambda: climb.ladder._measuring)
+    assert climb.show().rung == "small, whole picture"  # and asks for a measurement
+    until(lambda: climb.ladder._turns % 2)
+    assert climb.schedule._since[2] == climb.now != told, "nothing was measured meanwhile"
+    climb.now += 1
     for _ in range(50):
+        picture = decoded()
+        picture.decoded -= 1.1  # too old for any
+        assert climb.ladder.choose(picture) is None
         climb.ladder.shown(False)
-    assert climb.show().rung == "small, whole picture"
+    beside = decoded()
+    assert climb.ladder.choose(beside) == 2
+    climb.ladder.run(beside, 2)
+    assert beside.restored is not None
+    assert climb.schedule._since[2] < climb.now
+    assert climb.ladder.choose(decoded()) == 2
     large.go.release(1)
-    until(lambda: not climb.ladder._measuring)
+    until(lambda: climb.ladder._turns % 2 == 0)
     for _ in range(50):
+        climb.ladder.shown(False)  # that last one
+    assert climb.schedule.rung == 2
+    large.go = None
+    for _ in range(50):
+        climb.show()
         climb.ladder.shown(False)
-    assert climb.show().rung != "small, whole picture"
-    large.go.release(100)
+    assert climb.schedule._since[2] == climb.now
+    assert climb.schedule.rung > 2
+    climb.ladder.close()
+
+
+def test_a_measurement_waits_for_the_picture_in_hand() -> None:
+    climb = Climb(budget=1.0)
+    large = climb.networks[0]
+    climb.slow(0)
+    assert climb.show().rung == "large, face only"
+    climb.now += 70
+    picture = decoded()
+    chosen = climb.ladder.choose(picture)
+    assert chosen == 1
+    assert climb.schedule.due == 0
+    assert climb.ladder._jobs.empty()
+    assert not large.go
+    climb.ladder.run(picture, chosen)
+    until(lambda: climb.schedule.due is None)
+    climb.ladder.close()
+
+
+def test_a_bug_in_a_network_does_not_end_the_measuring() -> None:
+    climb = Climb(budget=1.0)
+    large = climb.networks[0]
+    climb.slow(0)
+    climb.slow(1)
+    climb.show()
+
+    def broken(i420: I420, qp: NDArray[np.uint8]) -> I420:
+        raise ValueError("not a sentence")
+
+    large.restore = broken  # type: ignore[method-assign]
+    climb.now += 70
+    climb.show()
+    until(lambda: "not a sentence" in climb.ladder.status)
+    until(lambda: climb.ladder._turns % 2 == 0)
+    assert climb.show().rung == "small, whole picture"
+    climb.show(decoded(128, 80))
+    until(lambda: climb.ladder.status.startswith("small on CPU, whole picture"))
     climb.ladder.close()
 
 
@@ -476,9 +532,9 @@ def test_where_none_works_that_is_an_error() -> None:
 def test_a_network_that_needs_a_gpu_is_left_out_where_none_works(monkeypatch: pytest.MonkeyPatch) -> None:
     path = find_model("small").path
     files = [RestorerFile(path, "big", needs_gpu=True), RestorerFile(path, "small")]
-    monkeypatch.setattr(receiver.restorer, "GPUS", frozenset())
+    monkeypatch.setattr(receiver.restorer_files, "GPUS", frozenset())
     assert [restorer.name for restorer in open_restorers(files)[0]] == ["small"]
-    monkeypatch.setattr(receiver.restorer, "GPUS", frozenset({Restorer(path).device}))
+    monkeypatch.setattr(receiver.restorer_files, "GPUS", frozenset({Restorer(path).device}))
     assert [restorer.name for restorer in open_restorers(files)[0]] == ["big", "small"]
 
 
@@ -494,7 +550,7 @@ def test_two_threads_where_there_are_two(
             super().__init__(path, name, 1)
 
     monkeypatch.setattr("os.cpu_count", lambda: cores)
-    monkeypatch.setattr(receiver.restorer, "Restorer", Noted)
+    monkeypatch.setattr(receiver.restorer_files, "Restorer", Noted)
     open_restorers([RestorerFile(find_model("small").path, "small")], asked)
     assert used == [threads]
 

@@ -142,6 +142,74 @@ def test_a_better_rung_need_not_be_slower() -> None:
     assert call.run(120, steady(*costs))[-1] == 1
 
 
+def test_a_rung_that_is_no_good_does_not_bar_the_way() -> None:
+    """Its known time fits, but one picture in eight is not ready: the faster and better one above is tried again."""
+    costs = (0.160, 0.050, 0.040, 0.013, 0.018, 0.008)
+    call = Call(6)
+    call.warm_up(costs)
+    call.run(5, steady(*costs))
+    assert call.schedule.rung == 3
+    call.run(20, steady(*(3 * cost for cost in costs)))
+    assert call.schedule.rung > 3
+    back = 0
+    for picture in range(60 * FPS):
+        (chosen,) = call.run(1 / FPS, steady(*costs))
+        call.schedule.shown(chosen != 4 or picture % 8 != 0, call.now)
+        back = picture if chosen != 3 else back
+    assert call.schedule.rung == 3
+    assert back < 30 * FPS
+
+
+def test_down_means_faster() -> None:
+    costs = (0.020, 0.026, 0.008)
+    call = Call(3)
+    call.warm_up(costs)
+    assert call.run(1, steady(*costs))[-1] == 0
+    for _ in range(5):
+        call.schedule.shown(False, call.now)
+    assert call.schedule.rung == 2
+
+
+def test_what_never_fitted_is_tried_seldom_and_what_did_soon() -> None:
+    costs = (0.049, 0.015, 0.008)
+    call = Call(3)
+    call.warm_up(costs)
+    call.run(5, steady(*costs))
+    assert (call.measured, call.schedule.rung) == (0, 1)
+    call.run(1, steady(0.200, 0.060, 0.020))
+    assert call.schedule.rung == 2
+    call.run(5, steady(*costs))
+    assert call.schedule.rung == 1
+    before = call.measured
+    call.run(60, steady(*costs))
+    assert 1 <= call.measured - before <= 4
+
+
+def test_the_nearest_of_those_that_may_fit_is_tried_first() -> None:
+    call = Call(3)
+    call.warm_up([0.060, 0.050, 0.010])
+    assert call.schedule.choose(0.0, call.now + 1000) == 2
+    assert call.schedule.due == 1
+
+
+def test_patience_is_forgotten_when_a_rung_fits() -> None:
+    call = Call(1)
+    call.warm_up([0.060])
+    call.run(300, steady(0.060))
+    assert call.run(1, steady(0.010))[-1] is None
+    call.schedule.measured(0, 0.010, call.now)  # it has another device now
+    assert call.run(2, steady(0.010))[-1] == 0
+    call.run(1, steady(0.100))
+    assert call.run(6, steady(0.010))[-1] == 0
+
+
+def test_an_untypical_age_is_not_learnt_from() -> None:
+    call = single(0.020)
+    for _ in range(30):
+        assert call.schedule.choose(0.030, call.now, typical=False) is None
+    assert call.schedule.choose(0.001, call.now) == 0
+
+
 def test_a_rung_that_would_only_just_fit_is_not_stepped_up_to() -> None:
     call = Call(2)
     call.warm_up([0.99 * DEFAULT_BUDGET, 0.010])
