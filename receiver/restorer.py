@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from receiver.picture import DecodedPicture
-from receiver.rung import SLOW, Network, rungs
+from receiver.rung import SLOW, Network, Rung, rungs
 from receiver.schedule import RestoreSchedule
 from shared.errors import SemcallError
 from shared.grid import grid_shape
@@ -63,7 +63,6 @@ class RestorerLadder:
         self._lock = threading.Lock()  # around the schedule and what follows
         self._seen: tuple[I420, NDArray[np.uint8]] | None = None  # the newest picture and its quantisers
         self._asked: int | None = None  # the rung that is due and has been handed over
-        self._waiting: _Job | None = None  # for the end of a restoration: both at once would take twice as long
         self._turns = 0  # of the measuring thread: odd while it is at it
         self._failures = dict(lost or {})  # by the network's name
         self._steady = Steadiness()
@@ -109,20 +108,19 @@ class RestorerLadder:
             self._turn = self._turns
             known, self._seen = self._of_this_size(i420), (i420, qp)
             if not known:  # one of its size
-                self._asked = self._waiting = None
+                self._asked = None
                 self._schedule.reset()
                 self._jobs.put(_Job(self._all(), i420, qp))
             chosen = self._schedule.choose(
                 time.time() - picture.decoded, self._clock(), self._undisturbed(self._turn)
             )
             stands = self._schedule.rung
-            if self._schedule.due not in (None, self._asked):
+            if self._schedule.due not in (None, self._asked) and not self._schedule.probing:
                 self._asked = self._schedule.due
                 assert self._asked is not None
-                self._waiting = _Job([self._asked], i420, qp, runs=1)  # once: it takes time from the call's pictures
-            if chosen is None:
-                self._hand_over()
-        picture.rung = str(self._rungs[stands]) if stands < len(self._rungs) else "off"
+                self._jobs.put(_Job([self._asked], i420, qp, runs=1))  # once: it takes time from the call's pictures
+        rung = stands if chosen is None else chosen
+        picture.rung = str(self._rungs[rung]) if rung < len(self._rungs) else "off"
         return chosen
 
     def run(self, picture: DecodedPicture, chosen: int) -> None:
@@ -134,8 +132,8 @@ class RestorerLadder:
         turn, start = self._turns, time.perf_counter()
         try:
             restored = self._rungs[chosen].restore(picture.i420, _told(picture))
-        except SemcallError as error:  # the call goes on with less
-            self._fail(self._rungs[chosen].network, error)
+        except Exception as error:  # the call goes on with less
+            self._fail(self._rungs[chosen], error)
             return
         picture.restored = self._steady(picture.i420, restored)
         seconds = time.perf_counter() - start
@@ -144,7 +142,6 @@ class RestorerLadder:
             failed = self._rungs[chosen].network.name in self._failures  # on the other thread, just now
             if self._of_this_size(picture.i420) and not failed and self._undisturbed(turn):
                 self._schedule.took(chosen, seconds, self._clock())
-            self._hand_over()
 
     def shown(self, in_time: bool) -> None:
         """A picture for which a rung was chosen is on its way to the eye, restored or too early for that.
@@ -168,12 +165,6 @@ class RestorerLadder:
     def _undisturbed(self, turn: int) -> bool:
         """Whether nothing was measured since `_turns` was `turn`; with the lock."""
         return turn % 2 == 0 and turn == self._turns
-
-    def _hand_over(self) -> None:
-        """Have measured what waits for a restoration's end; with the lock."""
-        if self._waiting is not None:
-            self._jobs.put(self._waiting)
-            self._waiting = None
 
     def _none_left(self) -> bool:
         return all(network.name in self._failures for network in self._networks)
@@ -200,9 +191,7 @@ class RestorerLadder:
             try:
                 seconds = known or rung.timed(job.i420, job.qp, job.runs)
             except Exception as error:
-                if not isinstance(error, SemcallError):  # a bug; the call goes on without
-                    log.warning("%s could not be measured", rung, exc_info=True)
-                self._fail(rung.network, error)
+                self._fail(rung, error)
                 continue
             if seconds > SLOW:
                 slow[device, rung.face_only] = seconds
@@ -220,11 +209,14 @@ class RestorerLadder:
                 mine = [index for index in self._all() if self._rungs[index].network is network]
                 self._jobs.put(_Job(mine, *self._seen))
 
-    def _fail(self, network: Network, error: Exception) -> None:
+    def _fail(self, failed: Rung, error: Exception) -> None:
+        """Go on without that rung's network; from its `except`."""
+        if not isinstance(error, SemcallError):  # not a network's own sentence, but a bug
+            log.warning("%s failed", failed, exc_info=True)
         with self._lock:
-            self._failures[network.name] = str(error)
+            self._failures[failed.network.name] = str(error)
             for index, rung in enumerate(self._rungs):
-                if rung.network is network:
+                if rung.network is failed.network:
                     self._schedule.lost(index, self._clock())
 
 

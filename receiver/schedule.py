@@ -3,8 +3,9 @@
 The rungs are ways to restore a picture, the best first, mostly slower than the next; below the last of them pictures
 are shown as they are. Down it goes at once, on what pictures really took; up only after a while of calm, one at a
 time, and only to a rung whose known time leaves a margin. Such times age: where an old one would fit by now, the rung
-is `due` to be measured again, beside the call. After a step up in vain the next one waits twice as long, and passes
-that rung where it can; a rung measured in vain waits twice as long, the others do not.
+is `due` to be measured again, on one of the call's own pictures, or beside the call where it is far too slow.
+After a step up in vain the next one waits twice as long, and passes that rung where it can; a rung measured in vain
+waits twice as long, the others do not.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class RestoreSchedule:
         self.rung = self.off
         """Where it stands: 0 is the best; `off` where nothing is restored."""
         self.due: int | None = None
-        """A rung of which nobody knows any more how long it takes: to be measured, then told to `measured`."""
+        """A rung of which nobody knows any more how long it takes: to be measured."""
+        self.probing = False
+        """Whether `choose` gives `due` a picture for that; else it is to be measured beside the call."""
         self._known: list[float | None] = [None] * self.off
         self._since = [-math.inf] * self.off
         self._patience = [_CALM] * self.off  # seconds in which a known time counts for half
@@ -66,13 +69,13 @@ class RestoreSchedule:
         if fits:
             self._patience[rung] = _CALM
         if rung == self.due:
-            self.due = None
+            self._forget_due()
 
     def lost(self, rung: int, now: float) -> None:
         """`rung` cannot be used any more."""
         self._known[rung] = None
         if self.due == rung:
-            self.due = None
+            self._forget_due()
         if self.rung == rung:
             self._step_down(now)
 
@@ -86,19 +89,31 @@ class RestoreSchedule:
         if self.rung != self.off and self._age + self._time(self.rung) > self._budget:
             self._step_down(now)
         self._consider_better(now)
+        if self.due is not None:
+            self.probing = self._time(self.due) <= _OUTLIER * self._budget
+            if self.probing and age <= self._budget / 2:
+                return self.due
         if self.rung == self.off or age + self._time(self.rung) > self._budget:
             return None
         return self.rung
 
     def took(self, rung: int, seconds: float, now: float) -> None:
         """A picture was restored on `rung` in `seconds`."""
+        if self.probing and rung == self.due:
+            self.measured(rung, seconds, now)
+            return
         before = self._known[rung]
         if before is not None:
             seconds = before + _SMOOTHING * (min(seconds, _OUTLIER * self._budget) - before)
         self._learn(rung, seconds, now)
 
     def shown(self, in_time: bool, now: float) -> None:
-        """A picture that was to be restored was shown: restored, or as it is because that was not ready."""
+        """A picture that was to be restored was shown: restored, or as it is because that was not ready.
+
+        Nothing is learnt while a rung is tried: what is late then is so because of that.
+        """
+        if self.probing:
+            return
         self._misses += _MISS * (float(not in_time) - self._misses)
         if self._misses > _MOST_MISSES and self.rung != self.off:
             self._step_down(now)
@@ -124,10 +139,14 @@ class RestoreSchedule:
         fitting = [rung for rung in better if self._fits(self._time(rung))]
         if fitting and now - self._changed >= self._calm:
             others = [rung for rung in fitting if rung < self._vain]
-            self.rung, self._rose, self._changed, self.due = (others or fitting)[-1], now, now, None
+            self.rung, self._rose, self._changed = (others or fitting)[-1], now, now
+            self._forget_due()
         elif self.due is None:
             worth = [rung for rung in better if rung not in fitting and self._may_fit_by_now(rung, now)]
             self.due = max(worth, default=None)
+
+    def _forget_due(self) -> None:
+        self.due, self.probing = None, False
 
     def _time(self, rung: int) -> float:
         seconds = self._known[rung]

@@ -26,7 +26,10 @@ class Call:
             self.schedule.measured(rung, costs[rung], self.now)
 
     def run(self, seconds: float, costs: Callable[[int, float], float], age: float = 0.0) -> list[int | None]:
-        """Pictures `age` seconds old, one after another; what is due is measured before the next one."""
+        """Pictures `age` seconds old, one after another; what is due is measured on one or before the next one.
+
+        Returns the rungs on which they were restored, but of those that measure where the schedule stands.
+        """
         chosen = []
         for _ in range(round(seconds * FPS)):
             before = self.schedule.rung
@@ -35,7 +38,11 @@ class Call:
                 self.events.append((self.now, self.schedule.rung))
             if rung is not None:
                 cost = costs(rung, self.now)
-                self.late += age + cost > DEFAULT_BUDGET
+                if rung == self.schedule.due:
+                    self.measured += 1
+                    chosen[-1] = None if self.schedule.rung == self.schedule.off else self.schedule.rung
+                else:
+                    self.late += age + cost > DEFAULT_BUDGET
                 self.schedule.took(rung, cost, self.now)
             self.now += 1 / FPS
             if self.schedule.due is not None:
@@ -188,8 +195,22 @@ def test_what_never_fitted_is_tried_seldom_and_what_did_soon() -> None:
 def test_the_nearest_of_those_that_may_fit_is_tried_first() -> None:
     call = Call(3)
     call.warm_up([0.060, 0.050, 0.010])
-    assert call.schedule.choose(0.0, call.now + 1000) == 2
-    assert call.schedule.due == 1
+    assert call.schedule.choose(0.0, call.now + 1000) == 1
+    assert (call.schedule.due, call.schedule.rung) == (1, 2)
+
+
+def test_a_rung_is_tried_on_a_young_picture_where_it_may_be_nearly_fast_enough() -> None:
+    for known, probing in ((0.090, True), (0.110, False)):
+        call = Call(2)
+        call.warm_up([known, 0.010])
+        assert call.schedule.choose(0.020, call.now + 1000) == 1
+        assert (call.schedule.due, call.schedule.probing) == (0, probing)
+        assert call.schedule.choose(0.002, call.now + 1000) == (0 if probing else 1)
+        call.schedule.took(0, 0.012, call.now + 1000)
+        if probing:
+            assert call.schedule.due is None
+            assert not call.schedule.probing
+            assert call.schedule.choose(0.002, call.now + 1001) == 0
 
 
 def test_patience_is_forgotten_when_a_rung_fits() -> None:
@@ -281,22 +302,23 @@ def test_without_rungs_it_stays_off() -> None:
 
 
 def test_measuring_beside_the_call_does_not_lead_it_down() -> None:
-    """While a better rung runs beside the call both take twice as long: once, and the rung that holds is kept."""
-    costs, now, done, job = (0.040, 0.020, 0.006), 100.0, 0.0, None
+    """What pictures take meanwhile is not told, and the rung that holds is kept however often it is in vain."""
+    costs, now, done, job = (0.140, 0.020, 0.006), 100.0, 0.0, None
     schedule = RestoreSchedule(3)
     for rung in (2, 1, 0):
         schedule.measured(rung, costs[rung], now)
     chosen, measured = [], 0
-    for _ in range(120 * FPS):
+    for _ in range(300 * FPS):
         if job is not None and now >= done:
             schedule.measured(job, 1.2 * costs[job], now)
             job, measured = None, measured + 1
         rung = schedule.choose(0.002, now)
         chosen.append(rung)
         if job is None and schedule.due is not None:
+            assert not schedule.probing
             job, done = schedule.due, now + 2 * costs[schedule.due]
-        if rung is not None:
-            schedule.took(rung, costs[rung] * (1 if job is None else 2), now)
+        if rung is not None and job is None:
+            schedule.took(rung, costs[rung], now)
         now += 1 / FPS
     assert measured >= 3
     assert {rung for rung in chosen if rung != 1} <= {None}
