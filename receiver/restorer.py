@@ -102,7 +102,7 @@ class RestorerLadder:
         threading.Thread(target=self._accelerate, name="accelerate", daemon=True).start()
 
     def choose(self, picture: DecodedPicture) -> int | None:
-        """The rung that there is time for, None for none; fills in `rung`. Quick."""
+        """The rung that there is time for, or that is to be tried; None for none; fills in `rung`. Quick."""
         i420, qp = picture.i420, _told(picture)
         with self._lock:
             self._turn = self._turns

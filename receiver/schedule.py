@@ -3,9 +3,9 @@
 The rungs are ways to restore a picture, the best first, mostly slower than the next; below the last of them pictures
 are shown as they are. Down it goes at once, on what pictures really took; up only after a while of calm, one at a
 time, and only to a rung whose known time leaves a margin. Such times age: where an old one would fit by now, the rung
-is `due` to be measured again, on one of the call's own pictures, or beside the call where it is far too slow.
-After a step up in vain the next one waits twice as long, and passes that rung where it can; a rung measured in vain
-waits twice as long, the others do not.
+is `due` to be measured again, on one of the call's own pictures, or beside the call where it is far too slow or
+pictures come late. After a step up in vain the next one waits twice as long, and goes past that rung where one above
+it fits; a rung measured in vain waits twice as long, the others do not.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class RestoreSchedule:
         return any(seconds is not None for seconds in self._known)
 
     def measured(self, rung: int, seconds: float, now: float) -> None:
-        """`rung` was tried beside the call and took `seconds`. The first time, it is stepped up to where it fits."""
+        """`rung` was tried, beside the call or on a picture. The first time, it is stepped up to where it fits."""
         first = self._known[rung] is None
         self._learn(rung, seconds, now)
         fits = self._fits(seconds)
@@ -90,8 +90,9 @@ class RestoreSchedule:
             self._step_down(now)
         self._consider_better(now)
         if self.due is not None:
-            self.probing = self._time(self.due) <= _OUTLIER * self._budget
-            if self.probing and age <= self._budget / 2:
+            young = self._budget / 2
+            self.probing = self._age <= young and self._time(self.due) <= _OUTLIER * self._budget
+            if self.probing and typical and age <= young:
                 return self.due
         if self.rung == self.off or age + self._time(self.rung) > self._budget:
             return None

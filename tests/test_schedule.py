@@ -45,7 +45,7 @@ class Call:
                     self.late += age + cost > DEFAULT_BUDGET
                 self.schedule.took(rung, cost, self.now)
             self.now += 1 / FPS
-            if self.schedule.due is not None:
+            if self.schedule.due is not None and not self.schedule.probing:
                 self.measured += 1
                 self.schedule.measured(self.schedule.due, costs(self.schedule.due, self.now), self.now)
         return chosen
@@ -205,12 +205,42 @@ def test_a_rung_is_tried_on_a_young_picture_where_it_may_be_nearly_fast_enough()
         call.warm_up([known, 0.010])
         assert call.schedule.choose(0.020, call.now + 1000) == 1
         assert (call.schedule.due, call.schedule.probing) == (0, probing)
+        assert call.schedule.choose(0.002, call.now + 1000, typical=False) == 1
         assert call.schedule.choose(0.002, call.now + 1000) == (0 if probing else 1)
         call.schedule.took(0, 0.012, call.now + 1000)
         if probing:
             assert call.schedule.due is None
             assert not call.schedule.probing
             assert call.schedule.choose(0.002, call.now + 1001) == 0
+
+
+@pytest.mark.parametrize("costs", [(0.005,), (0.012, 0.004), (0.049, 0.015, 0.013, 0.005, 0.008, 0.003)])
+def test_pictures_that_come_late_do_not_keep_a_rung_from_being_tried(costs: tuple[float, ...]) -> None:
+    call = Call(len(costs))
+    call.warm_up(costs)
+    assert call.run(5, steady(*costs), age=0.020)[-1] is not None
+    call.run(0.5, steady(*(10 * cost for cost in costs)), age=0.020)
+    after = call.run(120, steady(*costs), age=0.020)
+    assert None not in after[-10 * FPS :]
+
+
+def test_a_lost_rung_is_due_no_more() -> None:
+    call = Call(3)
+    call.warm_up([0.060, 0.050, 0.010])
+    assert call.schedule.choose(0.0, call.now + 1000) == 1
+    call.schedule.lost(1, call.now + 1000)
+    assert call.schedule.due is None
+    assert call.schedule.choose(0.0, call.now + 1001) == 0
+
+
+def test_up_goes_one_rung_at_a_time() -> None:
+    call = Call(3)
+    call.warm_up([0.012, 0.009, 0.006])
+    for _ in range(12):
+        call.schedule.shown(False, call.now)
+    assert call.schedule.rung == call.schedule.off
+    call.run(60, steady(0.012, 0.009, 0.006))
+    assert [rung for _, rung in call.events] == [2, 1, 0]
 
 
 def test_patience_is_forgotten_when_a_rung_fits() -> None:

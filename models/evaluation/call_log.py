@@ -29,7 +29,7 @@ class Sent:
 class Shown:
     """One picture as its receiver logged it; times in Unix seconds.
 
-    `rung`: where the receiver's ladder stood; `dropped`: decoded pictures not shown so far; `lost`: RTP packets lost
+    `rung`: what restored it, if anything did; `dropped`: decoded pictures not shown so far; `lost`: RTP packets lost
     so far.
     """
 
