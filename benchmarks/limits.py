@@ -83,7 +83,7 @@ def main() -> None:
                 found[name].append(figures)
     table = Table(title=f"Change against the decoded picture, mean over {len(clips)} clips (lowest to highest), %")
     columns = [f"{part} {name}" for name in (*scores, "BRISQUE") for part in ("face", "frame")]
-    console = Console(width=170)
+    console = Console(width=210)
     for column in ("", *columns):
         table.add_column(column, justify="left" if not column else "right")
     decoded_figures = found.pop("decoded")
