@@ -17,7 +17,6 @@ faces and frames. Needs extra `train`. Rows:
 from __future__ import annotations
 
 import argparse
-import functools
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.parts import KBPS, SECONDS, SHARE, spread
+from benchmarks.parts import KBPS, SECONDS, SHARE, encoder, spread
 from models.evaluation.study.coding import Encode, code, read_masks, stats_path
 from models.evaluation.study.measure import Box, cut, decoded, face_box, judged, window
 from models.evaluation.study.metrics import Bgr, open_metrics
@@ -40,8 +39,6 @@ from models.networks.features import SQUEEZENET, SqueezeNet
 from models.networks.lpips import PictureDistance
 from models.registry import find_model
 from models.training.manifest import permissive_clips
-from sender.offline import encode_at
-from sender.parser import FaceOptions
 from shared.clips import Clip
 from shared.picture import CLOCK_RATE, I420, bgr_from_i420, planes, size_of
 from shared.restorer import Restorer
@@ -66,14 +63,13 @@ def main() -> None:
     arguments.add_argument("--model", action="append", help="name or file of a restorer (fine); may be given again")
     arguments.add_argument("--clip", action="append", help="only this one; may be given again")
     told = arguments.parse_args()
-    metrics, parser = open_metrics(told.data), find_model("face", "face-parser")
+    metrics, encode = open_metrics(told.data), encoder()
     if metrics.distance is None:
         raise SystemExit(metrics.missing["distance"])
     scores: Scores = {"distance": metrics.distance}
     trained_through = told.data / "weights" / SQUEEZENET
     if trained_through.is_file():
         scores["on SqueezeNet"] = PictureDistance(SqueezeNet(trained_through))
-    encode = functools.partial(encode_at, face=FaceOptions(parser.path, parser.card, "face"))
     clips = [clip for clip in permissive_clips(told.data, "val") if not told.clip or clip.name in told.clip]
     found: dict[str, list[Mapping[str, float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:

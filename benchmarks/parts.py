@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from models.evaluation.study.coding import code
+from models.evaluation.study.coding import Encode, code
 from models.evaluation.study.measure import measure
 from models.evaluation.study.metrics import open_metrics
 from models.evaluation.study.protocol import target_kbps
@@ -48,8 +48,7 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=2, help="of a restoration (%(default)s)")
     arguments.add_argument("--clip", action="append", help="only this one; may be given again")
     told = arguments.parse_args()
-    metrics, parser = open_metrics(told.data), find_model("face", "face-parser")
-    encode = functools.partial(encode_at, face=FaceOptions(parser.path, parser.card, "face"))
+    metrics, encode = open_metrics(told.data), encoder()
     clips = sorted(
         path for path in (told.data / "clips" / "val").iterdir() if not told.clip or path.stem in told.clip
     )
@@ -78,6 +77,12 @@ def main() -> None:
         times = [row["restorer_ms"] for row in rows]
         table.add_row(name, *cells, f"{np.mean(times):.1f} ({min(times):.1f} to {max(times):.1f})")
     Console(width=150).print(table)
+
+
+def encoder() -> Encode:
+    """The sender's, with the shipped face parser."""
+    parser = find_model("face", "face-parser")
+    return functools.partial(encode_at, face=FaceOptions(parser.path, parser.card, "face"))
 
 
 def spread(changes: Iterable[float | None]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from receiver.picture import DecodedPicture
-from receiver.rung import SLOW, Network, Rung, rungs
+from receiver.rung import Network, Rung, rungs
 from receiver.schedule import RestoreSchedule
 from shared.errors import SemcallError
 from shared.grid import grid_shape
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 _RUNS = 3  # of a first measurement: memory is not yet in place
 _END_WITHIN = 1.0  # seconds
 _TYPICAL_QP = 36  # of the picture that rungs are measured on before there is one
+_SLOW = 0.3  # seconds; a network that takes longer is not run again to see, nor a larger one once
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +190,11 @@ class RestorerLadder:
             device = rung.network.device
             known = slow.get((device, True)) or slow.get((device, rung.face_only))
             try:
-                seconds = known or rung.timed(job.i420, job.qp, job.runs)
+                seconds = known or rung.timed(job.i420, job.qp, job.runs, _SLOW)
             except Exception as error:
                 self._fail(rung, error)
                 continue
-            if seconds > SLOW:
+            if seconds > _SLOW:
                 slow[device, rung.face_only] = seconds
             with self._lock:
                 if not self._of_this_size(job.i420):

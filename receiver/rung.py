@@ -14,9 +14,6 @@ from numpy.typing import NDArray
 from receiver.face_region import restore_face
 from shared.picture import I420
 
-SLOW = 0.3
-"""Seconds; a network that takes longer is not run again to see, nor a larger one once."""
-
 
 class Network(Protocol):
     """What the ladder needs of one (shared/restorer.py)."""
@@ -57,14 +54,14 @@ class Rung:
         restore = self.network.restore
         return restore_face(restore, i420, qp) if self.face_only else restore(i420, qp)
 
-    def timed(self, i420: I420, qp: NDArray[np.uint8], runs: int) -> float:
-        """Seconds that a restoration takes, at best of so many; of fewer where it is slow."""
+    def timed(self, i420: I420, qp: NDArray[np.uint8], runs: int, slow: float) -> float:
+        """Seconds that a restoration takes, at best of so many; of fewer where the best takes more than `slow`."""
         best = math.inf
         for _ in range(runs):
             start = time.perf_counter()
             self.restore(i420, qp)
             best = min(best, time.perf_counter() - start)
-            if best > SLOW:
+            if best > slow:
                 break
         return best
 

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 import models.registry
 import receiver.restorer
 import receiver.restorer_files
-import receiver.rung
 import semcall
 from models.registry import find_model
 from receiver.app import ReceiveOptions, Receiver
@@ -27,6 +26,7 @@ from receiver.face_region import face_region, middle, restore_face
 from receiver.picture import DecodedPicture
 from receiver.restorer import RestorerLadder
 from receiver.restorer_files import RestorerFile, open_restorers
+from receiver.rung import Rung
 from receiver.schedule import RestoreSchedule
 from shared.errors import SemcallError
 from shared.grid import grid_shape
@@ -329,7 +329,7 @@ def test_pictures_of_another_size_pass_until_the_rungs_are_measured() -> None:
 
 
 def test_a_measurement_of_pictures_that_come_no_more_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiver.rung, "SLOW", AMPLE)  # it waits here, and yet is to run three times
+    monkeypatch.setattr(receiver.restorer, "_SLOW", AMPLE)  # it waits here, and yet is to run three times
     climb = Climb(Fake("slow", 1))
     network = climb.networks[0]
     network.go = threading.Semaphore(0)
@@ -424,7 +424,12 @@ def test_what_was_measured_in_vain_is_measured_again(monkeypatch: pytest.MonkeyP
     large = climb.networks[0]
     climb.hopeless(0)
     climb.show()
-    monkeypatch.setattr(receiver.rung.Rung, "timed", lambda *_: large.restore(*_[1:3]) is not None and 4.0)
+
+    def four_budgets(rung: Rung, i420: I420, qp: NDArray[np.uint8], *_: object) -> float:
+        rung.restore(i420, qp)
+        return 4.0
+
+    monkeypatch.setattr(Rung, "timed", four_budgets)
     for _ in range(2):
         large.forget()
         climb.now += 400
@@ -495,8 +500,7 @@ def test_a_bug_in_a_network_costs_that_network_alone(beside: bool) -> None:
 
 
 def test_a_slow_network_is_run_once_and_a_larger_one_never(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (receiver.rung, receiver.restorer):
-        monkeypatch.setattr(module, "SLOW", 0.0)
+    monkeypatch.setattr(receiver.restorer, "_SLOW", 0.0)
     networks = [Fake("larger", 2), Fake("small", 1), Fake("other", 3, device="CUDA")]
     climb = Climb(*networks, warm=False)
     climb.ladder.warm_up(96, 64)
