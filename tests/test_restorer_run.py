@@ -208,6 +208,10 @@ def test_pairs_made_otherwise_are_refused(data: Path, tmp_path: Path) -> None:
     prepared(data, folder)
     with pytest.raises(SemcallError, match=r"pairs have pictures = 7: use another output directory"):
         prepared(data, folder, 9)
+    made = json.loads((folder / "made.json").read_text())
+    (clip,) = permissive_clips(data, "train")
+    with pytest.raises(SemcallError, match=r"pairs have looks = False"):
+        pairs.prepare([clip], folder, ENCODE, made["codings"], made["seconds"], looks=True)
     (folder / "made.json").write_text("{")
     with pytest.raises(SemcallError, match=r"made\.json cannot be read"):
         prepared(data, folder)
@@ -239,6 +243,17 @@ def test_cuts_are_of_other_people(data: Path, tmp_path: Path) -> None:
     same = replace(other, identity=clip.identity)
     assert pairs._somebody_else([clip, same], 0) is None
     assert pairs._somebody_else([clip, other], 1) == clip.path
+
+
+def test_codings_of_other_looks_are_other_crops(data: Path, tmp_path: Path) -> None:
+    (clip,) = permissive_clips(data, "train")
+    plain = pairs.load(pairs.prepare([clip], tmp_path / "plain", ENCODE, 2, 1.0))
+    looks = pairs.load(pairs.prepare([clip], tmp_path / "looks", ENCODE, 2, 1.0, looks=True))
+    first, second = (looks.original[half] for half in (slice(7), slice(-7, None)))
+    for one in (plain.original[: len(first)], second):
+        assert np.abs(first.astype(int) - one).mean() > 5
+    error, usual = (np.abs(one.coded.astype(int) - one.original).mean() for one in (looks, plain))
+    assert 0.5 * usual < error < 2 * usual, "what is coded is the look"
 
 
 def test_losses_through_other_networks_take_the_features_place(data: Path, tmp_path: Path) -> None:

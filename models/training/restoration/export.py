@@ -16,8 +16,8 @@ from models.training.export import write
 from models.training.export_rgb import write_rgb
 from models.training.fit import Fit
 from models.training.manifest import permissive_clips
+from models.training.restoration.codings import EncodeClip
 from models.training.restoration.judge import as_json, definition, judge
-from models.training.restoration.pairs import EncodeClip
 from models.training.restoration.recipe import RestorerRecipe
 
 

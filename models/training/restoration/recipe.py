@@ -40,8 +40,9 @@ class RestorerRecipe:
     multiples of 16; `ema`: decay of the averaged weights that are kept; `bf16`: in bfloat16 where that is safe;
     `threads`: of PyTorch; `workers`: processes that make batches; `clips`: use only so many (0: all); `codings`: of
     each clip, of its first `seconds`, with crops of `pictures` of each; `cuts`: more codings of each, cut to
-    another clip half-way; `portraits`: codings of each portrait, moved for a short clip (0: none);
-    `checkpoint_every`, `pictures_every`: steps between them, of the latter 0 for an epoch.
+    another clip half-way; `looks`: the other codings are of pieces from anywhere in other looks (looks.py);
+    `portraits`: codings of each portrait, moved for a short clip (0: none); `checkpoint_every`, `pictures_every`:
+    steps between them, of the latter 0 for an epoch.
     """
 
     SWITCHES: ClassVar = ("pixel", "steady", "adversarial")
@@ -90,6 +91,7 @@ class RestorerRecipe:
     seconds: float = 5.0
     pictures: int = 7
     cuts: int = 0
+    looks: bool = False
     portraits: int = 0
     checkpoint_every: int = 500
     pictures_every: int = 0

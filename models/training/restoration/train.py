@@ -22,11 +22,12 @@ from models.training.manifest import TrainingClip, permissive_clips
 from models.training.recipe import read_recipe, started_from
 from models.training.restoration.adversary import Adversary
 from models.training.restoration.batches import Batches
+from models.training.restoration.codings import EncodeClip
 from models.training.restoration.export import export_restorer
 from models.training.restoration.eyes import Eyes, open_eyes
 from models.training.restoration.networks import discriminator, network
 from models.training.restoration.objective import PIXEL_KNEE, Objective
-from models.training.restoration.pairs import EncodeClip, load, prepare
+from models.training.restoration.pairs import load, prepare
 from models.training.restoration.recipe import RestorerRecipe
 from models.training.restoration.sheets import Sheet
 from models.training.restoration.start import load_restorer
@@ -137,7 +138,7 @@ def _prepared(
     workers = os.cpu_count() or 1
     files = prepare(
         clips, folder, encode, recipe.codings, recipe.seconds, workers, recipe.stored, console, recipe.pictures,
-        recipe.cuts,
+        recipe.cuts, looks=recipe.looks,
     )  # fmt: skip
     if portraits:
         files += prepare(
@@ -185,7 +186,7 @@ _BINDING = ("name", "seed", "channels", "pixel", "steady", "background", "face",
 """What a run may not change and go on."""
 _OF_NETWORK = {"fast": ("depth", "chroma", "quantisers"), "paper": ("blocks",)}
 _LATER = ("stored", "halve_epochs", "momentum", "adversarial", "mesh", "deep", "start", "pictures", "portraits",
-          "cuts", "features", "perceptual", "vgg19", "vggface")  # fmt: skip
+          "cuts", "looks", "features", "perceptual", "vgg19", "vggface")  # fmt: skip
 """The same, of entries that earlier checkpoints lack: they bind where they are not what they were then."""
 _PORTRAIT_SECONDS, _PORTRAIT_PICTURES = 2.5, 7
 _SHEET = 1000  # other crops than those of any round's first steps
