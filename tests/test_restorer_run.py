@@ -281,6 +281,41 @@ def test_losses_through_other_networks_take_the_features_place(data: Path, tmp_p
     assert not torch.allclose(pixels, alone, rtol=1e-3)
 
 
+class Free(torch.nn.Module):
+    """Stands for a network that may change every sample as it likes: gradients show what pulls at which crop."""
+
+    def __init__(self, crops: int, size: int) -> None:
+        super().__init__()
+        self.luma = torch.nn.Parameter(torch.zeros(2 * crops, 1, size, size))
+
+    def residual(self, y: torch.Tensor, uv: torch.Tensor, _qp: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.luma, torch.zeros_like(uv)
+
+
+def test_relative_distances_let_well_coded_crops_count(tmp_path: Path) -> None:
+    """Of two crops the worse one, ten times as wrong, pulls ten times as much; in parts, less than half of that."""
+    torch.save({}, tmp_path / "eye.pth")
+    eye = Eye(tmp_path / "eye.pth")
+    chance = torch.Generator().manual_seed(1)
+    true_y = torch.full((4, 1, 64, 64), 128.0)
+    errors = torch.tensor([2.0, 20.0, 2.0, 20.0])[:, None, None, None]
+    y = true_y + errors * torch.randn(true_y.shape, generator=chance)
+    grey = torch.full((4, 2, 32, 32), 128.0)
+    batch = (y, grey, true_y, grey, torch.full((4, 1, 4, 4), 30.0), torch.zeros(2, 1, 4, 4))
+    ratios, kept = [], []
+    for relative in (False, True):
+        net, objective = Free(2, 64), Objective(eye, 0.0, 0.0, relative=relative)
+        objective(net, batch).backward()
+        assert net.luma.grad is not None
+        well, badly = (float(net.luma.grad[index].norm()) for index in range(2))
+        ratios.append(badly / well)
+        kept.append(objective.seen["features kept"])
+        assert ("features before" in objective.state_dict()["seen"]) == relative
+    assert ratios[0] > 7
+    assert 0.5 < ratios[1] < ratios[0] / 2
+    assert kept == pytest.approx([1.0, 1.0])
+
+
 def test_networks_are_looked_through_by_the_path_that_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

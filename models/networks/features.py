@@ -61,9 +61,13 @@ class FeatureNet(nn.Module):
         x = ((image - mean) / std).contiguous(memory_format=torch.channels_last)
         return [m / (m.pow(2).sum(1, keepdim=True).add(1e-8).sqrt() + 0.2) for m in self.maps(x)]
 
+    def distances(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """Of each of n pictures: sum over maps of the mean squared distance between two results of `forward`."""
+        return torch.stack([(a - b).pow(2).sum(1).mean((1, 2)) for a, b in zip(first, second, strict=True)]).sum(0)
+
     def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
-        """Sum over maps of the mean squared distance between two results of `forward`."""
-        return torch.stack([(a - b).pow(2).sum(1).mean() for a, b in zip(first, second, strict=True)]).sum()
+        """The mean of `distances`."""
+        return self.distances(first, second).mean()
 
 
 class SqueezeNet(FeatureNet):

@@ -28,6 +28,8 @@ nothing; later it is right, because it keeps flat areas still.
 """
 FLAT = 5.0
 """Weight of flat samples beside others: nothing is to be restored in a bare wall, and what is done there flickers."""
+_LEAST_BEFORE = 0.25
+"""Of the mean distance of decoded pictures: added to each one's own where distances count in parts of that."""
 _WATCHED_EVERY = 20
 
 
@@ -49,8 +51,9 @@ class Objective:
 
     `eye`: the feature network, None for none; `pixel`, `steady`, `mesh`: parts of its gradient's norm, the
     last of errors that repeat every `period` samples; `parts`: more losses by name, each with its part; `adversary`
-    likewise. Without an eye all are parts of the first of `parts`, and without those the pixels pull in full. `knee`
-    of the pixel loss, code values. Running means of norms and of what is watched are its state.
+    likewise; `relative`: a crop's features count in parts of their distance before. Without an eye all are parts of
+    the first of `parts`, and without those the pixels pull in full. `knee` of the pixel loss, code values. Running
+    means of norms and of what is watched are its state.
     """
 
     def __init__(
@@ -63,10 +66,11 @@ class Objective:
         mesh: float = 0.0,
         period: int = 4,
         knee: float = FEATURE_KNEE,
+        relative: bool = False,
     ) -> None:
         self._eye, self._pixel, self._steady, self._mesh = eye, pixel, steady, mesh
         self._parts, self._adversary, self._period = parts or {}, adversary, period
-        self._knee = knee
+        self._knee, self._relative = knee, relative
         self.seen: dict[str, float] = {}
         """Running means of what is watched."""
         self._calls = 0
@@ -131,12 +135,17 @@ class Objective:
         looked = view(self._calls)
         with torch.no_grad():
             target = eye(looked(seen.original))
-        loss = eye.distance(eye(looked(seen.restored)), target)
-        if self._calls % _WATCHED_EVERY == 0:
-            with torch.no_grad():
-                before = eye.distance(eye(looked(seen.decoded)), target)
-            self._track("features kept", float(loss.detach() / before))
-        return _gradients(loss, leaves)
+        left = eye.distances(eye(looked(seen.restored)), target)
+        watched = self._calls % _WATCHED_EVERY == 0
+        if not (watched or self._relative):
+            return _gradients(left.mean(), leaves)
+        with torch.no_grad():
+            before = eye.distances(eye(looked(seen.decoded)), target)
+        if watched:
+            self._track("features kept", float(left.detach().mean() / before.mean()))
+        if self._relative:
+            left = left / (before + _LEAST_BEFORE * self._track("features before", float(before.mean())))
+        return _gradients(left.mean(), leaves)
 
     def _adversarial(
         self, part: float, adversary: Adversary, base: float, seen: Seen, leaves: list[Tensor]

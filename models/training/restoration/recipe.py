@@ -25,6 +25,7 @@ class RestorerRecipe:
     upsampling's period; of the rounds after the first); `perceptual` (VGG-19, of whole pictures); `background` and
     `face` (the paper's semantic pair, eq. 3-6, on feature maps masked by the sender's own mask); `adversarial` (eq.
     1-2; the discriminator learns alone for 100 steps, is let in over 300 more, and then learns at every second).
+    `relative`: each crop's features count in parts of the decoded one's distance, else coarse crops count most.
     `features` = false does without SqueezeNet's, and the first of the others that is there takes their place;
     `vgg19`, `vggface`: files of the paper's feature networks ("": torchvision's cache, which has the first, else
     what stands in for them).
@@ -73,6 +74,7 @@ class RestorerRecipe:
     luma_strength: float = 1.0
     chroma_strength: float = 1.0
     features: bool = True
+    relative: bool = False
     perceptual: float = 0.0
     background: float = 0.0
     face: float = 0.0

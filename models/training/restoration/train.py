@@ -163,7 +163,9 @@ def _objective(
             rival = Adversary(net=judge, halve=halve, fabric=fabric)
         adversary = recipe.adversarial, rival
     period = 2 * SCALE if recipe.deep else SCALE
-    return Objective(eyes.sharp, recipe.pixel, recipe.steady, eyes.parts, adversary, recipe.mesh, period)
+    return Objective(
+        eyes.sharp, recipe.pixel, recipe.steady, eyes.parts, adversary, recipe.mesh, period, relative=recipe.relative
+    )
 
 
 def _facts(recipe: RestorerRecipe, clips: list[TrainingClip], portraits: list[Still]) -> dict[str, Any]:
@@ -186,7 +188,7 @@ _BINDING = ("name", "seed", "channels", "pixel", "steady", "background", "face",
 """What a run may not change and go on."""
 _OF_NETWORK = {"fast": ("depth", "chroma", "quantisers"), "paper": ("blocks",)}
 _LATER = ("stored", "halve_epochs", "momentum", "adversarial", "mesh", "deep", "start", "pictures", "portraits",
-          "cuts", "looks", "features", "perceptual", "vgg19", "vggface")  # fmt: skip
+          "cuts", "looks", "relative", "features", "perceptual", "vgg19", "vggface")  # fmt: skip
 """The same, of entries that earlier checkpoints lack: they bind where they are not what they were then."""
 _PORTRAIT_SECONDS, _PORTRAIT_PICTURES = 2.5, 7
 _SHEET = 1000  # other crops than those of any round's first steps
