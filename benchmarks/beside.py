@@ -3,8 +3,8 @@
     python -m benchmarks.beside [--source demo --source CLIP.mp4] [--calls 7] [--seconds 12]
 
 `semcall receive --headless --restore auto` and, as another process on the same machine, `semcall send` that seeks no
-face and codes by x264's fastest usable preset; the sources take turns. A row per call: pictures shown, percent
-restored, by which network of which part, and milliseconds from capture to shown (50th and 95th percentile).
+face and codes by the preset `superfast`; the sources take turns. A row per call: pictures shown, percent restored, by
+which network of which part, and milliseconds from capture to shown (50th and 95th percentile).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.programs import Program
+from benchmarks.programs import hold
 from models.evaluation.call_log import read_call_log
 from models.evaluation.summary import summarise
 from shared.errors import SemcallError
 
 _LIGHT = ("--face", "off", "--sal", 0, "--preset", "superfast", "--bitrate", "400k")
-_ENDS_WITHIN = 40.0  # seconds
 
 
 def main() -> None:
@@ -43,43 +43,26 @@ def main() -> None:
             source = sources[number % len(sources)]
             try:
                 summary = asyncio.run(call(source, told.seconds, Path(folder) / str(number)))
-            except SemcallError as error:
-                raise SystemExit(str(error)) from None
+            except (SemcallError, TimeoutError) as error:
+                raise SystemExit(str(error) or "A program of the benchmark kept silent.") from None
             found.append((source, summary))
     Console().print(table(found))
 
 
 async def call(source: str, seconds: float, folder: Path) -> dict[str, Any]:
-    """One call, as `summarise` says it. Raises SemcallError when none comes about."""
+    """One call, as `summarise` says it. Raises SemcallError when none comes about or it is cut short."""
     folder.mkdir()
     sent, received = folder / "sender.jsonl", folder / "receiver.jsonl"
-    programs: list[Program] = []
-    try:
-        receive = (
-            "semcall",
-            "receive",
-            "--headless",
-            "--once",
-            "--port",
-            0,
-            "--restore",
-            "auto",
-            "--stats",
-            received,
-        )
-        programs.append(await Program.start(*receive))
-        url = await programs[0].says(r"Waiting for a caller at (http://\S+/whip)\s")
-        send = ("semcall", "send", "--to", url, "--source", source, "--seconds", seconds, *_LIGHT, "--stats", sent)
-        programs.append(await Program.start(*send))
-        await programs[1].ends(seconds + _ENDS_WITHIN)
-        await programs[0].ends(_ENDS_WITHIN)
-    finally:
-        for started in programs:
-            await started.ends(0)
-    log = read_call_log(sent, received)
-    if not log.shown:
-        raise SemcallError(f"No call came about: {programs[-1].said.strip()[-300:]}")
-    return summarise(log)
+
+    async def send(url: str) -> Sequence[object]:
+        return "semcall", "send", "--to", url, "--source", source, "--seconds", seconds, *_LIGHT, "--stats", sent
+
+    receive = ("semcall", "receive", "--headless", "--once", "--port", 0, "--restore", "auto", "--stats", received)
+    said = await hold(receive, send, seconds)
+    summary = summarise(read_call_log(sent, received))
+    if summary["seconds"] < 0.9 * seconds:
+        raise SemcallError(f"No whole call came about: {said.strip()[-300:]}")
+    return summary
 
 
 def table(found: list[tuple[str, dict[str, Any]]]) -> Table:

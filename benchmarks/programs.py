@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -95,6 +95,30 @@ class Program:
         return bool(chunk)
 
 
+async def hold(
+    receive: Sequence[object],
+    send: Callable[[str], Awaitable[Sequence[object]]],
+    seconds: float,
+    through: tuple[Sequence[str], Sequence[str]] = ((), ()),
+) -> str:
+    """A call of two programs, until both have ended; what the sender said. Raises SemcallError when one ends early.
+
+    `receive`, `send`: arguments of `python -m`, of the latter for a receiver's address; `seconds`: of the call;
+    `through`: commands that start receiver and sender.
+    """
+    programs: list[Program] = []
+    try:
+        programs.append(await Program.start(*receive, through=through[0]))
+        url = await programs[0].says(r"Waiting for a caller at (http://\S+/whip)\s")
+        programs.append(await Program.start(*await send(url), through=through[1]))
+        await programs[1].ends(seconds + _PATIENCE)
+        await programs[0].ends(5)
+    finally:
+        for started in programs:
+            await started.ends(0)
+    return programs[1].said
+
+
 async def run(
     scenario: Scenario, stock: bool, source: str, seconds: float, where: Path, namespaces: bool = False
 ) -> Figures:
@@ -106,26 +130,20 @@ async def run(
     for path in (sender, receiver):
         path.unlink(missing_ok=True)
     kind = Namespaces if namespaces else UserSpace
-    programs: list[Program] = []
     async with kind(scenario.forward, scenario.back) as between:
         ours = ("semcall", "receive", "--headless", "--once", "--restore", "off", "--port", 0, "--token", _TOKEN)
         program = ("benchmarks.stock", "receive") if stock else ours
         to_receive = (*program, "--host", between.host, "--stats", receiver)
-        try:
-            programs.append(await Program.start(*to_receive, through=between.receiver))
-            url = await programs[0].says(r"Waiting for a caller at (http://\S+/whip)\s")
+
+        async def send(url: str) -> Sequence[object]:
             call = ("send", "--to", await between.put_before(url), "--source", source, "--seconds", seconds)
             rate = () if stock else ("--bitrate", f"{scenario.bitrate:.0f}", "--token", _TOKEN)
-            to_send = ("benchmarks.stock" if stock else "semcall", *call, *rate, "--stats", sender)
-            programs.append(await Program.start(*to_send, through=between.sender))
-            await programs[1].ends(seconds + _PATIENCE)
-            await programs[0].ends(5)
-        finally:
-            for started in programs:
-                await started.ends(0)
+            return ("benchmarks.stock" if stock else "semcall", *call, *rate, "--stats", sender)
+
+        said = await hold(to_receive, send, seconds, (between.receiver, between.sender))
     counts = between.forward.counts
     if between.began is None or not counts.media:
-        raise SemcallError(f"No call came about: {programs[-1].said.strip()[-300:]}")
+        raise SemcallError(f"No call came about: {said.strip()[-300:]}")
     found = figures(
         read_call(sender, receiver, between.began, counts), counts, scenario.limit, scenario.steps, scenario.outage
     )

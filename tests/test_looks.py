@@ -55,35 +55,45 @@ def test_looks_differ_by_chance_alone(picture: I420) -> None:
         assert np.abs(planes(one)[0].astype(int) - planes(seen[0])[0]).mean() > 5
 
 
-def test_a_face_stays_in_the_picture(picture: I420) -> None:
-    """A mark in the middle third is found again in each look, not at its old place in all."""
+def test_a_face_stays_in_the_picture_and_moves(picture: I420) -> None:
+    """A mark at a third, where a face may be, is found again in each look, whole, and at other places."""
     marked = picture.copy()
-    planes(marked)[0][100:140, 135:175] = 255
+    planes(marked)[0][60:100, 83:123] = 255
     places = []
     for seed in range(12):
         plain, seen = (planes(another_look(310, 240, chance(seed))(one))[0].astype(int) for one in (picture, marked))
         changed = np.argwhere(np.abs(seen - plain) > 20)
         assert 800 < len(changed) < 2600
-        places.append(changed.mean(0))
-    assert np.std(places, axis=0).max() > 1
+        row, column = changed.mean(0)
+        places.append((row, min(column, 309 - column)))  # it may be the mirror image
+    spread = np.ptp(places, axis=0)
+    assert (spread > 5).all()
+    assert (np.abs(np.array(places) - (79.5, 102.5)) < 40).all()
 
 
-def test_light_differs_and_stays_in_range(picture: I420) -> None:
-    lit = [another_look(310, 240, chance(seed))(picture) for seed in range(8)]
-    brightness = [planes(one)[0].mean() for one in lit]
-    colours = [np.abs(planes(one)[1].astype(int) - 128).mean() for one in lit]
+def test_light_differs_and_stays_in_range(picture: I420, monkeypatch: pytest.MonkeyPatch) -> None:
+    def means(seeds: range) -> tuple[list[float], list[float]]:
+        lit = [another_look(310, 240, chance(seed))(picture) for seed in seeds]
+        assert all(one.min() >= 16 and one.max() <= 240 for one in lit)
+        return (
+            [float(planes(one)[0].mean()) for one in lit],
+            [float(np.abs(planes(one)[1].astype(int) - 128).mean()) for one in lit],
+        )
+
+    brightness, _ = means(range(8))
     assert max(brightness) > 1.1 * min(brightness)
-    assert max(colours) > 1.2 * min(colours)
-    assert all(one.min() >= 16 and one.max() <= 240 for one in lit)
+    monkeypatch.setattr(looks, "_WHITE", 0.0)
+    _, colours = means(range(8))
+    assert max(colours) > 1.3 * min(colours)
 
 
 @pytest.fixture
 def clip(tmp_path: Path, picture: I420) -> Path:
-    """Two seconds at 10 pictures a second, whose brightness tells the number."""
+    """Two seconds at 10 pictures a second, whose brightness tells the number, with the photograph's colours."""
     path = tmp_path / "clip.mp4"
     with writing_mp4(path, size_of(picture), 10, None, LOSSLESS) as write:
         for number in range(20):
-            one = np.full_like(picture, 128)
+            one = picture.copy()
             planes(one)[0][:] = 40 + 8 * number
             write(one, number * CLOCK_RATE // 10)
     return path
@@ -97,7 +107,9 @@ def test_a_piece_from_anywhere_is_written_in_one_look(
     for seed in range(8):
         out = tmp_path / f"{seed}.mp4"
         write_look(clip, out, 0.5, chance(seed))
-        numbers = [(planes(i420)[0].mean() - 40) / 8 for i420, _ in Clip(out)]
+        written = [i420 for i420, _ in Clip(out)]
+        numbers = [(planes(i420)[0].mean() - 40) / 8 for i420 in written]
+        assert all(np.array_equal(planes(one)[1], planes(written[0])[1]) for one in written), "one look for all"
         assert numbers == [numbers[0] + step for step in range(5)]
         assert 0 <= numbers[0] <= 15
         assert Clip(out).fps == 10
@@ -121,4 +133,4 @@ def test_the_photograph_keeps_its_detail(picture: I420) -> None:
         return float(np.abs(cv2.Laplacian(planes(i420)[0].astype(np.float32), cv2.CV_32F)).mean())
 
     found = [detail(another_look(310, 240, chance(seed))(picture)) for seed in range(6)]
-    assert min(found) > 0.6 * detail(picture)
+    assert min(found) > 0.75 * detail(picture)

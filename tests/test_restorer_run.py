@@ -31,7 +31,7 @@ from test_training import ENCODE, RECIPE, Eye, clips_data, moving, prepared  # n
 from models.networks.restorer import FastRestorer  # noqa: E402
 from models.training.checkpoints import ExportOptions, export_checkpoint  # noqa: E402
 from models.training.recipe import read_recipe  # noqa: E402
-from models.training.restoration import eyes, judge, pairs, train  # noqa: E402
+from models.training.restoration import codings, eyes, judge, looks, pairs, train  # noqa: E402
 from models.training.restoration import moving as moves  # noqa: E402
 from models.training.restoration.batches import Batches  # noqa: E402
 from models.training.restoration.cuts import write_cut  # noqa: E402
@@ -212,6 +212,11 @@ def test_pairs_made_otherwise_are_refused(data: Path, tmp_path: Path) -> None:
     (clip,) = permissive_clips(data, "train")
     with pytest.raises(SemcallError, match=r"pairs have looks = False"):
         pairs.prepare([clip], folder, ENCODE, made["codings"], made["seconds"], looks=True)
+    del made["looks"]  # as before there were looks
+    (folder / "made.json").write_text(json.dumps(made))
+    prepared(data, folder)
+    with pytest.raises(SemcallError, match=r"pairs have looks = False"):
+        pairs.prepare([clip], folder, ENCODE, made["codings"], made["seconds"], looks=True)
     (folder / "made.json").write_text("{")
     with pytest.raises(SemcallError, match=r"made\.json cannot be read"):
         prepared(data, folder)
@@ -245,15 +250,35 @@ def test_cuts_are_of_other_people(data: Path, tmp_path: Path) -> None:
     assert pairs._somebody_else([clip, other], 1) == clip.path
 
 
-def test_codings_of_other_looks_are_other_crops(data: Path, tmp_path: Path) -> None:
+def test_each_coding_is_of_another_look(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told apart by colour: the looks have none, cuts keep theirs."""
+    monkeypatch.setattr(looks, "_COLOUR", (0.0, 0.0))
+    monkeypatch.setattr(looks, "_WHITE", 0.0)
+    written: list[tuple[Path, float]] = []
+
+    def noting(clip: Path, out: Path, seconds: float, chance: np.random.Generator) -> None:
+        written.append((clip, seconds))
+        looks.write_look(clip, out, seconds, chance)
+
+    monkeypatch.setattr(codings, "write_look", noting)
     (clip,) = permissive_clips(data, "train")
-    plain = pairs.load(pairs.prepare([clip], tmp_path / "plain", ENCODE, 2, 1.0))
-    looks = pairs.load(pairs.prepare([clip], tmp_path / "looks", ENCODE, 2, 1.0, looks=True))
-    first, second = (looks.original[half] for half in (slice(7), slice(-7, None)))
-    for one in (plain.original[: len(first)], second):
-        assert np.abs(first.astype(int) - one).mean() > 5
-    error, usual = (np.abs(one.coded.astype(int) - one.original).mean() for one in (looks, plain))
-    assert 0.5 * usual < error < 2 * usual, "what is coded is the look"
+    (other,) = permissive_clips(data, "val")
+    found = pairs.load(pairs.prepare([clip, other], tmp_path / "looks", ENCODE, 2, 0.5, cuts=1, looks=True))
+    assert written == [(clip.path, 0.5)] * 2 + [(other.path, 0.5)] * 2
+    grey = [bool((crop[:, 128:] == 128).all()) for crop in found.original]
+    assert 0 < grey.count(False) < grey.count(True)
+    error = np.abs(found.coded[grey].astype(int) - found.original[grey])[:, :, :128].mean()
+    assert 0.2 < error < 25, "what is coded is the look"
+
+
+def test_a_recipe_says_looks_and_relative_and_is_bound_to_them(data: Path, tmp_path: Path) -> None:
+    fit = begin(data, tmp_path, looks=True, relative=True)
+    assert json.loads((tmp_path / "pairs" / "made.json").read_text())["looks"] is True
+    assert (fit.about["looks"], fit.about["relative"]) == (True, True)
+    with pytest.raises(SemcallError, match=r"relative = true is of SqueezeNet's features"):
+        begin(data, tmp_path, relative=True, features=False, perceptual=1.0, feature_steps=1)
+    objective = train._objective("features", replace(TINY, relative=True), eyes.Eyes(), None, None)  # type: ignore[arg-type]
+    assert objective._relative
 
 
 def test_losses_through_other_networks_take_the_features_place(data: Path, tmp_path: Path) -> None:
@@ -293,7 +318,7 @@ class Free(torch.nn.Module):
 
 
 def test_relative_distances_let_well_coded_crops_count(tmp_path: Path) -> None:
-    """Of two crops the worse one, ten times as wrong, pulls ten times as much; in parts, less than half of that."""
+    """Of two crops the worse one, ten times as wrong, pulls many times as much; in parts, less than half of that."""
     torch.save({}, tmp_path / "eye.pth")
     eye = Eye(tmp_path / "eye.pth")
     chance = torch.Generator().manual_seed(1)

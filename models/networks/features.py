@@ -62,7 +62,7 @@ class FeatureNet(nn.Module):
         return [m / (m.pow(2).sum(1, keepdim=True).add(1e-8).sqrt() + 0.2) for m in self.maps(x)]
 
     def distances(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
-        """Of each of n pictures: sum over maps of the mean squared distance between two results of `forward`."""
+        """float [n], of each picture: sum over maps of the mean squared distance between two results of `forward`."""
         return torch.stack([(a - b).pow(2).sum(1).mean((1, 2)) for a, b in zip(first, second, strict=True)]).sum(0)
 
     def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:

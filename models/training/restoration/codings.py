@@ -54,12 +54,13 @@ class EncodeClip(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Order:
     """A clip or portrait and what is wanted of it.
 
-    `detector`: for a portrait, the weights that find its faces; `codings`: of up to `seconds`, in other `looks` or
-    as it is; `cuts`: more of them, cut to `other`, a clip of somebody else, where there is one; `crop`: samples of a
-    crop across and down; `pictures`: that are cropped of each coding, with the ones right after.
+    `detector`: for a portrait, the weights that find its faces; `codings`: of up to `seconds`, of its beginning as it
+    is or, with `looks`, of a piece from anywhere in another look each; `cuts`: more of them, cut to `other`, a clip
+    of somebody else, where there is one; `crop`: samples of a crop across and down; `pictures`: that are cropped of
+    each coding, with the ones right after.
     """
 
     path: Path
@@ -73,29 +74,28 @@ class Source:
     looks: bool
 
 
-def coded_crops(source: Source, encode: EncodeClip, chance: np.random.Generator) -> Iterator[Crop]:
-    """Crops of all codings of a source. Raises SemcallError for what cannot be read or coded."""
+def coded_crops(order: Order, encode: EncodeClip, chance: np.random.Generator) -> Iterator[Crop]:
+    """Crops of all codings that are ordered. Raises SemcallError for what cannot be read or coded."""
     with TemporaryDirectory() as folder:
-        path, made = source.path, Path(folder) / "made.mp4"
-        if source.detector is not None:
-            write_moving(path, source.detector, made, source.seconds, chance)
-            path = made
-        for _ in range(source.codings):
-            if source.looks:
-                write_look(source.path, made, source.seconds, chance)
-                path = made
-            yield from _coding(source, path, encode, chance)
-        if source.other is not None:
-            write_cut(source.path, source.other, made, source.seconds)
-            for _ in range(source.cuts):
-                yield from _coding(source, made, encode, chance)
+        clip, look, cut = order.path, Path(folder) / "look.mp4", Path(folder) / "cut.mp4"
+        if order.detector is not None:
+            clip = Path(folder) / "moving.mp4"
+            write_moving(order.path, order.detector, clip, order.seconds, chance)
+        for _ in range(order.codings):
+            if order.looks:
+                write_look(clip, look, order.seconds, chance)
+            yield from _coding(order, look if order.looks else clip, encode, chance)
+        if order.other is not None:
+            write_cut(clip, order.other, cut, order.seconds)
+            for _ in range(order.cuts):
+                yield from _coding(order, cut, encode, chance)
 
 
-def _coding(source: Source, path: Path, encode: EncodeClip, chance: np.random.Generator) -> Iterator[Crop]:
+def _coding(order: Order, path: Path, encode: EncodeClip, chance: np.random.Generator) -> Iterator[Crop]:
     """Crops of one coding of a clip, at a rate and share as calls have them."""
     width, height = Clip(path).size
     # Most clips are soft and already compressed once; made smaller they are as sharp as a camera's picture.
-    least = max(_LEAST_SIDE, source.crop + MACROBLOCK)
+    least = max(_LEAST_SIDE, order.crop + MACROBLOCK)
     shrink = max(float(chance.choice([1.0, 0.75, 0.5])), min(1.0, least / min(width, height)))
     size = fitted((width, height), (round(max(width, height) * shrink), round(min(width, height) * shrink)))
     kbps = target_kbps(float(np.exp(chance.uniform(np.log(200), np.log(800)))), size)
@@ -105,12 +105,12 @@ def _coding(source: Source, path: Path, encode: EncodeClip, chance: np.random.Ge
         out = Path(folder) / "coded.mp4"
         interval = float(chance.choice([1.5, 30.0]))
         encode(
-            path, out, stats_path(out), kbps * 1e3, share, source.seconds,
+            path, out, stats_path(out), kbps * 1e3, share, order.seconds,
             mode=mode, size=size, keyframe_interval=interval,
         )  # fmt: skip
         masks = read_masks(stats_path(out))
         lost = int(chance.integers(3, max(4, len(masks) - 3))) if chance.random() < _LOSSY else None
-        numbers = _chosen(len(masks), source.pictures, lost, chance)
+        numbers = _chosen(len(masks), order.pictures, lost, chance)
         if not numbers:
             return
         wanted = {number + step for number in numbers for step in (0, 1)}
@@ -119,7 +119,7 @@ def _coding(source: Source, path: Path, encode: EncodeClip, chance: np.random.Ge
     for number in numbers:
         if all(n in coded and n in original for n in (number, number + 1)):
             concealed = np.bool_(lost is not None and number >= lost)
-            yield from crops(coded, original, number, masks[number], concealed, chance, source.crop)
+            yield from crops(coded, original, number, masks[number], concealed, chance, order.crop)
 
 
 def _chosen(count: int, pictures: int, lost: int | None, chance: np.random.Generator) -> list[int]:

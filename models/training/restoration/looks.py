@@ -20,11 +20,14 @@ from shared.picture import CLOCK_RATE, I420, planes
 from shared.x264 import LOSSLESS, writing_mp4
 
 _TURN, _STRETCH, _NEARER = 8.0, 0.08, 0.12
-"""Most of each: degrees; parts by which one side grows and the other shrinks; parts by which all comes nearer."""
+"""Most of each: degrees; logarithm by which one side grows and the other shrinks; parts by which all comes nearer."""
 _BEND, _WAVES = 0.12, (0.4, 1.2)
 """Most that a bend stretches anything, and its wavelengths in parts of the shorter side."""
 _GAMMA, _COLOUR, _WHITE = 0.3, (0.5, 1.15), 5.0
-"""Most of its logarithm; how colourful, in parts; code values that the white moves in chroma."""
+"""Most of its logarithm; how colourful, in parts; code values that the white moves in chroma.
+
+Milder than the light of moving.py, since each clip comes in many looks and each portrait in few.
+"""
 
 Plane = NDArray[np.float32]
 
@@ -32,7 +35,8 @@ Plane = NDArray[np.float32]
 def write_look(clip: Path, out: Path, seconds: float, chance: np.random.Generator) -> None:
     """Write `seconds` of the video file `clip`, from anywhere, to `out`, without loss, in one other look.
 
-    A clip that is shorter is written whole. Raises SemcallError for a file that cannot be read.
+    Rounded to whole pictures, which go at the clip's nominal rate; a clip that is shorter is written whole. Raises
+    SemcallError for a file that cannot be read or written.
     """
     source = Clip(clip)
     count = round(seconds * source.fps)
@@ -45,9 +49,13 @@ def write_look(clip: Path, out: Path, seconds: float, chance: np.random.Generato
 
 
 def another_look(width: int, height: int, chance: np.random.Generator) -> Callable[[I420], I420]:
-    """A look for pictures of that size: the same for each that the function is given."""
+    """A look for pictures of that size: the same for each that the function is given.
+
+    `width`, `height`: even. Of an I420 array uint8 [height * 3 / 2, width] the function makes another one, luma
+    within 16..235 and chroma within 16..240.
+    """
     across, down = _places(width, height, chance)
-    # Chroma lies between luma's samples, across and down alike (as centred as the encoder's own scaling has it).
+    # Chroma lies between luma's samples, across and down alike, as in all of semcall's conversions.
     half_across, half_down = (
         np.asarray((cv2.resize(axis, (width // 2, height // 2), interpolation=cv2.INTER_AREA) - 0.5) / 2, np.float32)
         for axis in (across, down)

@@ -49,11 +49,11 @@ Part = Callable[[Seen], Tensor]
 class Objective:
     """The loss of a round: `objective(net, batch)` for Fit.
 
-    `eye`: the feature network, None for none; `pixel`, `steady`, `mesh`: parts of its gradient's norm, the
-    last of errors that repeat every `period` samples; `parts`: more losses by name, each with its part; `adversary`
-    likewise; `relative`: a crop's features count in parts of their distance before. Without an eye all are parts of
-    the first of `parts`, and without those the pixels pull in full. `knee` of the pixel loss, code values. Running
-    means of norms and of what is watched are its state.
+    `eye`: the feature network, None for none; `pixel`, `steady`, `mesh`: parts of its gradient's norm, the last of
+    errors that repeat every `period` samples; `parts`: more losses by name, each with its part; `adversary` likewise;
+    `relative`: a crop's features count in parts of their distance before (and _LEAST_BEFORE of its running mean).
+    Without an eye all are parts of the first of `parts`, and without those the pixels pull in full. `knee` of the
+    pixel loss, code values. Running means of norms and of what is watched are its state.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from models.evaluation.study.engine import Failure, run
 from models.training.manifest import TrainingClip
-from models.training.restoration.codings import EncodeClip, Source, coded_crops
+from models.training.restoration.codings import EncodeClip, Order, coded_crops
 from models.training.stills import Still
 from shared.errors import SemcallError
 from shared.outfile import make_folder
@@ -66,10 +66,10 @@ def prepare(
 
     `sources`: clips, or portraits with `detector`, the weights that find their faces, which then move; `crop`:
     samples of a crop across and down, a multiple of 16; `pictures`: that are cropped of each coding, with the ones
-    right after; `cuts`: codings more of each clip, cut to one of somebody else half-way; `looks`: each
-    other coding is of a piece from anywhere in another look (looks.py), not of the clip's beginning as it is. Returns
-    the files, sorted. Raises SemcallError for what cannot be read, coded or written, or is smaller than a crop, and
-    for a folder of pairs that were made otherwise.
+    right after; `cuts`: codings more of each clip, cut to one of somebody else half-way; `looks`: all codings but the
+    cuts are of a piece of `seconds` from anywhere, each in another look (looks.py), not of the beginning as it is.
+    Returns the files, sorted. Raises SemcallError for what cannot be read, coded or written, or is smaller than a
+    crop, and for a folder of pairs that were made otherwise.
     """
     make_folder(folder)
     _bind(
@@ -79,7 +79,7 @@ def prepare(
     jobs = [
         (
             folder / f"{source.name}.npz",
-            Source(
+            Order(
                 source.path, detector, _somebody_else(sources, at) if cuts else None, codings, cuts, seconds, crop,
                 pictures, looks,
             ),
@@ -137,10 +137,10 @@ def _bind(folder: Path, made: dict[str, float]) -> None:
         part.write_text(json.dumps(made))
         part.rename(note)
     try:
-        before = dict(json.loads(note.read_text()))
+        before = {"looks": False} | dict(json.loads(note.read_text()))  # earlier folders do not say
     except (OSError, ValueError, TypeError) as error:
         raise SemcallError(f"{note} cannot be read ({error}); delete the folder of pairs.") from error
-    differs = [f"{name} = {before.get(name)}" for name, value in made.items() if before.get(name, False) != value]
+    differs = [f"{name} = {before.get(name)}" for name, value in made.items() if before.get(name) != value]
     if differs:
         raise SemcallError(f"The pairs in {folder} have {', '.join(differs)}: use another output directory.")
 
@@ -155,11 +155,11 @@ def _who(source: TrainingClip | Still) -> str:
     return source.identity if isinstance(source, TrainingClip) else source.name
 
 
-def _prepare(job: tuple[Path, Source], encode: EncodeClip) -> None:
-    file, source = job
-    found = list(coded_crops(source, encode, np.random.default_rng(zlib.crc32(file.stem.encode()))))
+def _prepare(job: tuple[Path, Order], encode: EncodeClip) -> None:
+    file, order = job
+    found = list(coded_crops(order, encode, np.random.default_rng(zlib.crc32(file.stem.encode()))))
     if not found:
-        raise SemcallError(f"{source.path} gives no crop: it is too short or too small; leave it out.")
+        raise SemcallError(f"{order.path} gives no crop: it is too short or too small; leave it out.")
     columns = [np.stack(column) for column in zip(*found, strict=True)]
     partial = file.with_suffix(".partial.npz")
     names = ("coded", "original", "qp", "face", "concealed")

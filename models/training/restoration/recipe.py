@@ -20,15 +20,15 @@ class RestorerRecipe:
     network; `feature_steps` through a feature network; `adversarial_steps` with a discriminator besides. `rate`,
     `feature_rate`, `adversarial_rate`: their highest learning rates.
 
-    What pulls at the restored picture, as parts of the feature gradient's norm: `pixel`; `steady` (the change to
-    the next picture must be the original's; of the rounds after the first); `mesh` (errors must not repeat with the
+    What pulls at the restored picture, as parts of the feature gradient's norm: `pixel`; `steady` (the change to the
+    next picture must be the original's; of the rounds after the first); `mesh` (errors must not repeat with the
     upsampling's period; of the rounds after the first); `perceptual` (VGG-19, of whole pictures); `background` and
     `face` (the paper's semantic pair, eq. 3-6, on feature maps masked by the sender's own mask); `adversarial` (eq.
     1-2; the discriminator learns alone for 100 steps, is let in over 300 more, and then learns at every second).
-    `relative`: each crop's features count in parts of the decoded one's distance, else coarse crops count most.
-    `features` = false does without SqueezeNet's, and the first of the others that is there takes their place;
-    `vgg19`, `vggface`: files of the paper's feature networks ("": torchvision's cache, which has the first, else
-    what stands in for them).
+    `relative`: SqueezeNet's features of each crop count in parts of the decoded one's distance (and a quarter of the
+    mean one), which takes one more look a step; else coarse crops count most. `features` = false does without them,
+    and the first of the others that is there takes their place; `vgg19`, `vggface`: files of the paper's feature
+    networks ("": torchvision's cache, which has the first, else what stands in for them).
 
     The paper's schedule: `epochs` (0: `adversarial_steps` counts) is the length of the adversarial round in passes
     over all crops; `halve_epochs` (0: a rise and a cosine): rates are halved after so many, in every round;
@@ -40,10 +40,10 @@ class RestorerRecipe:
     `batch`: pairs of successive crops of `crop` samples across and down, cut out of stored ones of `stored`, both
     multiples of 16; `ema`: decay of the averaged weights that are kept; `bf16`: in bfloat16 where that is safe;
     `threads`: of PyTorch; `workers`: processes that make batches; `clips`: use only so many (0: all); `codings`: of
-    each clip, of its first `seconds`, with crops of `pictures` of each; `cuts`: more codings of each, cut to
-    another clip half-way; `looks`: the other codings are of pieces from anywhere in other looks (looks.py);
-    `portraits`: codings of each portrait, moved for a short clip (0: none); `checkpoint_every`, `pictures_every`:
-    steps between them, of the latter 0 for an epoch.
+    each clip, of its first `seconds` or, with `looks`, of `seconds` from anywhere in another look each (looks.py),
+    with crops of `pictures` of each; `cuts`: more codings of each, cut to another clip half-way; `portraits`: codings
+    of each portrait, moved for a short clip (0: none); `checkpoint_every`, `pictures_every`: steps between them, of
+    the latter 0 for an epoch.
     """
 
     SWITCHES: ClassVar = ("pixel", "steady", "adversarial")

@@ -59,6 +59,10 @@ def rounds(
         raise SemcallError(f"channels = {recipe.channels}: the fast family has {LEAST_CHANNELS} or more.")
     if not recipe.features and not any((recipe.perceptual, recipe.background, recipe.face)):
         raise SemcallError("features = false leaves nothing to look through; set perceptual, background or face.")
+    if recipe.relative and not recipe.features:
+        raise SemcallError(
+            "relative = true is of SqueezeNet's features: leave it out of the recipe, or features = false."
+        )
     fabric = fabric or launched(recipe.bf16)
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
