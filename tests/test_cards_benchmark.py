@@ -1,0 +1,50 @@
+"""What cards say, as tables: nothing is measured, so all can be known by hand."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from benchmarks import cards
+
+ROW: dict[str, Any] = {
+    "clip": "one-1", "kbps": 400, "share": 15, "lost": False,
+    "face": {"distance": [0.5, 0.4], "brisque": [50, 45], "ssim": [0.9, 0.91], "flicker": [1, 1.02],
+             "identity": [0.9, 0.91]},
+    "frame": {"distance": [1, 0.95], "brisque": [40, 40], "ssim": [0.8, 0.8], "flicker": [2, 2],
+              "flat_flicker": [0.4, 0.5]},
+    "effects": {"colour_shift": 0.3, "colour_change": 0.4, "mesh_2": [1.0, 1.05, 1.1], "mesh_4": [2.0, 2.0, 1.0]},
+}  # fmt: skip
+
+
+@pytest.fixture
+def results() -> list[dict[str, Any]]:
+    other, lost = copy.deepcopy(ROW), copy.deepcopy(ROW)
+    other["clip"], other["face"]["distance"], other["effects"]["colour_shift"] = "two-1", [0.5, 0.5], 0.1
+    lost["lost"] = True
+    return [ROW, other, lost]
+
+
+def test_a_line_per_clip_and_coding(results: list[dict[str, Any]]) -> None:
+    lines = cards.table(results).splitlines()
+    assert lines[2] == (
+        "| one-1 | 400, 15% | 0.500 → 0.400 | 50.0 → 45.0 | 0.900 → 0.910 | 1.00 → 1.02 "
+        "| 1.000 → 0.950 | 40.0 → 40.0 | 0.800 → 0.800 | 2.00 → 2.00 |"
+    )
+    assert [line.split(" | ")[:2] for line in lines[3:]] == [["| two-1", "400, 15%"], ["| one-1", "400, 15%, a loss"]]
+    assert {line.count("|") for line in lines} == {11}
+
+
+def test_means_and_extremes_are_over_the_clips_of_a_coding(results: list[dict[str, Any]]) -> None:
+    said = cards.means(results)
+    assert said.startswith("Means of the changes: 400, 15%: face distance -10.0%, face BRISQUE -10.0%")
+    assert "; 400, 15%, a loss: face distance -20.0%" in said
+    first, second = cards.beyond(results).splitlines()
+    assert first.startswith("- 400, 15%: identity 0.010 to 0.010, ")
+    assert "colour, means 0.100 to 0.300, " in first
+    assert "colour, means 0.300 to 0.300, " in second
+    assert "flicker of flat walls, times 1.250 to 1.250" in first
+    assert "mesh of 2 over the source's 1.100 to 1.100, ... decoded 1.050 to 1.050" in first
+    assert "mesh of 4 over the source's 0.500 to 0.500" in first
