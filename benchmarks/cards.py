@@ -75,7 +75,7 @@ def beyond(results: Sequence[Row]) -> str:
         for period in (2, 4):
             peaks = [row["effects"][f"mesh_{period}"] for row in rows]
             figures[f"mesh of {period} over the source's"] = [restored / source for source, _, restored in peaks]
-            figures["... decoded"] = [decoded / source for source, decoded, _ in peaks]
+            figures[f"that of {period} decoded"] = [decoded / source for source, decoded, _ in peaks]
         said = ", ".join(f"{name} {min(values):.3f} to {max(values):.3f}" for name, values in figures.items())
         lines.append(f"- {_coding(rows[0])}: {said}")
     return "\n".join(lines)

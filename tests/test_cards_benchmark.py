@@ -46,5 +46,5 @@ def test_means_and_extremes_are_over_the_clips_of_a_coding(results: list[dict[st
     assert "colour, means 0.100 to 0.300, " in first
     assert "colour, means 0.300 to 0.300, " in second
     assert "flicker of flat walls, times 1.250 to 1.250" in first
-    assert "mesh of 2 over the source's 1.100 to 1.100, ... decoded 1.050 to 1.050" in first
+    assert "mesh of 2 over the source's 1.100 to 1.100, that of 2 decoded 1.050 to 1.050" in first
     assert "mesh of 4 over the source's 0.500 to 0.500" in first
