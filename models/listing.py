@@ -97,15 +97,23 @@ def _readable(key: str, value: Any, nested: bool = False) -> str:
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The means of a list of figures; of pairs, both, before and after."""
+    """The means of a list of figures, in groups or not; of pairs, both, before and after."""
+    return f"mean of {len(rows)}: " + ", ".join(_figures(rows))
+
+
+def _figures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     parts = []
     for key in rows[0]:
         found = [row.get(key) for row in rows]
+        groups = [value for value in found if isinstance(value, Mapping)]
+        if len(groups) == len(found):
+            parts += [f"{key} {part}" for part in _figures(groups)]
+            continue
         columns = list(zip(*(value if isinstance(value, list) else [value] for value in found), strict=False))
         numbers = [[v for v in column if _usable(v)] for column in columns]
         if numbers and all(numbers):
             parts.append(f"{key} {' -> '.join(f'{fmean(column):.4g}' for column in numbers)}")
-    return f"mean of {len(rows)}: " + ", ".join(parts)
+    return parts
 
 
 def _usable(value: Any) -> bool:

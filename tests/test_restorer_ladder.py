@@ -201,7 +201,7 @@ def test_the_face_alone_is_as_in_the_whole_and_the_rest_untouched() -> None:
         )
         assert np.array_equal(got[..., *middle], all_of_it[..., *middle])
         if plane == 0:
-            assert (got[middle] != old[middle]).mean() > 0.2
+            assert (got[middle] != old[middle]).mean() > 0.05
 
 
 # Rungs
