@@ -17,7 +17,6 @@ import numpy as np
 from models.evaluation.study.results import changed
 from models.registry import find_model
 
-_CODINGS = ((400, 15, False), (400, 0, False), (200, 15, False), (400, 15, True))
 _SHOWN = (("distance", 3), ("brisque", 1), ("ssim", 3), ("flicker", 2))
 Row = dict[str, Any]
 
@@ -82,8 +81,10 @@ def beyond(results: Sequence[Row]) -> str:
 
 
 def _by_coding(results: Sequence[Row]) -> list[list[Row]]:
-    groups = [[row for row in results if (row["kbps"], row["share"], row["lost"]) == coding] for coding in _CODINGS]
-    return [rows for rows in groups if rows]
+    groups: dict[str, list[Row]] = {}
+    for row in results:
+        groups.setdefault(_coding(row), []).append(row)
+    return list(groups.values())
 
 
 def _coding(row: Row) -> str:

@@ -116,6 +116,7 @@ def test_info(said: Say) -> None:
     printed = said("info", "small")
     for part in (
         "MIT",
+        "frame psnr",
         "semcall train restorer",
         "talking-head clips",
         "58: 20 CC-BY-4.0",

@@ -182,7 +182,7 @@ def test_the_middle_lies_inside(shape: tuple[int, int]) -> None:
 
 def test_the_face_alone_is_as_in_the_whole_and_the_rest_untouched() -> None:
     """Real network: away from the region's border, where it sees less than in the whole picture, nothing differs."""
-    model = find_model("small")
+    model = find_model("fast")
     network = Restorer(model.path, model.name)
     i420, qp = texture(320, 192), quantisers(320, 192, (slice(2, 10), slice(5, 15)))
     before = i420.copy()
@@ -201,7 +201,7 @@ def test_the_face_alone_is_as_in_the_whole_and_the_rest_untouched() -> None:
         )
         assert np.array_equal(got[..., *middle], all_of_it[..., *middle])
         if plane == 0:
-            assert (got[middle] != old[middle]).mean() > 0.05
+            assert (got[middle] != old[middle]).mean() > 0.2
 
 
 # Rungs
