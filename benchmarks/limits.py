@@ -40,10 +40,10 @@ from models.networks.lpips import PictureDistance
 from models.registry import find_model
 from models.training.manifest import permissive_clips
 from shared.clips import Clip
-from shared.picture import CLOCK_RATE, I420, bgr_from_i420, planes, size_of
+from shared.picture import I420, bgr_from_i420, planes, size_of
 from shared.restorer import Restorer
 from shared.steady import Steadiness
-from shared.x264 import writing_mp4
+from shared.x264 import write_pictures
 
 FINE = (16, 20, 24)
 GRAIN = (0.5, 1.0, 1.5)
@@ -159,9 +159,8 @@ def _restored(model: Path, pictures: Mapping[int, tuple[I420, NDArray[np.uint8]]
 def _finely(source: Path, out: Path, crf: int, numbers: frozenset[int]) -> dict[int, I420]:
     """The pictures of these numbers after x264 in its constant quality."""
     clip = Clip(source)
-    with writing_mp4(out, clip.size, clip.fps, None, {"preset": "medium", "crf": str(crf)}) as write:
-        for number, i420 in clip.pictures(set(range(max(numbers) + 1))):
-            write(i420, round(number * CLOCK_RATE / clip.fps))
+    pictures = (i420 for _, i420 in clip.pictures(set(range(max(numbers) + 1))))
+    write_pictures(out, clip.size, clip.fps, pictures, {"preset": "medium", "crf": str(crf)})
     return {number: i420 for number, (i420, _) in decoded(out, numbers).items()}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,8 +18,7 @@ from shared.picture import CLOCK_RATE, I420
 WriteI420 = Callable[[I420, int], None]
 """Adds a picture, uint8 [H * 3 / 2, W], shown at so many 90 kHz ticks since the first (increasing)."""
 
-LOSSLESS = {"preset": "ultrafast", "qp": "0"}
-"""Options that keep every sample, for files that are read back at once."""
+_LOSSLESS = {"preset": "ultrafast", "qp": "0"}
 _SQUARE = Fraction(1)
 _IN_ORDER = {"bf": "0"}  # Mp4Writer knows no pictures that are shown in another order
 
@@ -64,3 +63,15 @@ def writing_mp4(
 
         yield write
         add(None)
+
+
+def write_pictures(
+    out: Path, size: Size, fps: float, pictures: Iterable[I420], options: Mapping[str, str] = _LOSSLESS
+) -> None:
+    """Write `pictures` of `size` to `out`, `fps` a second, without sound.
+
+    `options`: x264's; without them every sample is kept. Raises SemcallError where the file cannot be written.
+    """
+    with writing_mp4(out, size, fps, None, options) as write:
+        for number, i420 in enumerate(pictures):
+            write(i420, round(number * CLOCK_RATE / fps))

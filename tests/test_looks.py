@@ -13,8 +13,8 @@ from models.training.restoration.looks import another_look, write_look
 from shared.astronaut import photograph
 from shared.clips import Clip
 from shared.errors import SemcallError
-from shared.picture import CLOCK_RATE, I420, i420_from_bgr, planes, size_of
-from shared.x264 import LOSSLESS, writing_mp4
+from shared.picture import I420, i420_from_bgr, planes, size_of
+from shared.x264 import write_pictures
 
 
 @pytest.fixture
@@ -90,12 +90,10 @@ def test_light_differs_and_stays_in_range(picture: I420, monkeypatch: pytest.Mon
 @pytest.fixture
 def clip(tmp_path: Path, picture: I420) -> Path:
     """Two seconds at 10 pictures a second, whose brightness tells the number, with the photograph's colours."""
-    path = tmp_path / "clip.mp4"
-    with writing_mp4(path, size_of(picture), 10, None, LOSSLESS) as write:
-        for number in range(20):
-            one = picture.copy()
-            planes(one)[0][:] = 40 + 8 * number
-            write(one, number * CLOCK_RATE // 10)
+    path, pictures = tmp_path / "clip.mp4", [picture.copy() for _ in range(20)]
+    for number, one in enumerate(pictures):
+        planes(one)[0][:] = 40 + 8 * number
+    write_pictures(path, size_of(picture), 10, pictures)
     return path
 
 

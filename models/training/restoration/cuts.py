@@ -6,8 +6,8 @@ from itertools import chain, takewhile
 from pathlib import Path
 
 from shared.clips import Clip
-from shared.picture import CLOCK_RATE, letterboxed
-from shared.x264 import LOSSLESS, writing_mp4
+from shared.picture import letterboxed
+from shared.x264 import write_pictures
 
 
 def write_cut(first: Path, second: Path, out: Path, seconds: float) -> None:
@@ -18,7 +18,6 @@ def write_cut(first: Path, second: Path, out: Path, seconds: float) -> None:
     """
     clip = Clip(first)
     half = seconds / 2
-    with writing_mp4(out, clip.size, clip.fps, None, LOSSLESS) as write:
-        halves = (takewhile(lambda one: one[1] < half, source) for source in (clip, Clip(second)))
-        for number, (i420, _) in enumerate(chain.from_iterable(halves)):
-            write(letterboxed(i420, *clip.size), round(number * CLOCK_RATE / clip.fps))
+    halves = (takewhile(lambda one: one[1] < half, source) for source in (clip, Clip(second)))
+    pictures = (letterboxed(i420, *clip.size) for i420, _ in chain.from_iterable(halves))
+    write_pictures(out, clip.size, clip.fps, pictures)

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.clips import Clip
-from shared.picture import CLOCK_RATE, I420, planes
-from shared.x264 import LOSSLESS, writing_mp4
+from shared.picture import I420, planes
+from shared.x264 import write_pictures
 
 _TURN, _STRETCH, _NEARER = 8.0, 0.08, 0.12
 """Most of each: degrees; logarithm by which one side grows and the other shrinks; parts by which all comes nearer."""
@@ -43,9 +43,8 @@ def write_look(clip: Path, out: Path, seconds: float, chance: np.random.Generato
     length = sum(1 for _ in source.frames())
     start = int(chance.integers(max(1, length - count + 1)))
     look = another_look(*source.size, chance)
-    with writing_mp4(out, source.size, source.fps, None, LOSSLESS) as write:
-        for number, (_, i420) in enumerate(source.pictures(set(range(start, min(start + count, length))))):
-            write(look(i420), round(number * CLOCK_RATE / source.fps))
+    piece = source.pictures(set(range(start, min(start + count, length))))
+    write_pictures(out, source.size, source.fps, (look(i420) for _, i420 in piece))
 
 
 def another_look(width: int, height: int, chance: np.random.Generator) -> Callable[[I420], I420]:

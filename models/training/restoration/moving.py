@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 
 from models.evaluation.detector import Boxes, ReferenceDetector
 from models.training.stills import Image, read_picture
-from shared.picture import CLOCK_RATE, I420, i420_from_bgr, planes, size_of
-from shared.x264 import LOSSLESS, writing_mp4
+from shared.picture import I420, i420_from_bgr, planes, size_of
+from shared.x264 import write_pictures
 
 FPS = 30
 _LEAST_SIDE = 320
@@ -41,10 +42,7 @@ def write_moving(portrait: Path, detector: Path, out: Path, seconds: float, chan
     picture, boxes = _framed(picture, ReferenceDetector(detector).find(picture), chance)
     pictures = moved(_in_other_light(picture, chance), boxes, round(seconds * FPS), chance)
     first = next(pictures)
-    with writing_mp4(out, size_of(first), FPS, None, LOSSLESS) as write:
-        write(first, 0)
-        for number, i420 in enumerate(pictures, 1):
-            write(i420, number * CLOCK_RATE // FPS)
+    write_pictures(out, size_of(first), FPS, chain([first], pictures))
 
 
 def moved(picture: Image, boxes: Boxes, count: int, chance: np.random.Generator) -> Iterator[I420]:
