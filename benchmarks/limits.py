@@ -30,7 +30,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.parts import KBPS, SECONDS, SHARE, encoder, spread
-from models.evaluation.study.coding import Encode, code, read_masks, stats_path
+from models.evaluation.study.coding import code, read_masks, stats_path
 from models.evaluation.study.measure import Box, cut, decoded, face_box, judged, window
 from models.evaluation.study.metrics import Bgr, open_metrics
 from models.evaluation.study.protocol import target_kbps
@@ -40,6 +40,7 @@ from models.networks.lpips import PictureDistance
 from models.registry import find_model
 from models.training.manifest import permissive_clips
 from shared.clips import Clip
+from shared.encode import Encode
 from shared.picture import I420, bgr_from_i420, planes, size_of
 from shared.restorer import Restorer
 from shared.steady import Steadiness

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from models.evaluation.study.coding import Encode, code
+from models.evaluation.study.coding import code
 from models.evaluation.study.measure import measure
 from models.evaluation.study.metrics import open_metrics
 from models.evaluation.study.protocol import target_kbps
@@ -32,6 +32,7 @@ from receiver.rung import rungs
 from sender.offline import encode_at
 from sender.parser import FaceOptions
 from shared.clips import Clip
+from shared.encode import Encode
 from shared.restorer import Restore, Restorer
 
 KBPS, SHARE, SECONDS = 400, 15, 4.0

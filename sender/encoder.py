@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from sender.cavlc import MacroblockParser
 from sender.roi import RegionFrame, rectangles
-from sender.share import ShareController, ShareMode
+from sender.share import ShareController
+from shared.encode import ShareMode
 from shared.grid import MACROBLOCK, Mask, grid_shape
 from shared.picture import CLOCK_RATE, Picture, planes, shrunk
 

@@ -12,7 +12,7 @@ from sender.adaptation import FrameLimit, Ladder, scaled, scaled_size
 from sender.encoder import EncodeStats, SemanticEncoder
 from sender.face import Segmenter
 from sender.rate import KeyframeGate
-from sender.share import ShareMode
+from shared.encode import ShareMode
 from shared.grid import Mask, pack_mask
 from shared.lines import JsonLines
 from shared.mailbox import Latest

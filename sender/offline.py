@@ -21,8 +21,8 @@ from sender.encoder import EncodeStats, SemanticEncoder, warm_up
 from sender.face import SteadySegmenter
 from sender.live import EncodeOptions, record
 from sender.parser import FaceOptions, FaceParser
-from sender.share import ShareMode
 from shared.clips import MAX_FPS, Clip, FileFacts
+from shared.encode import ShareMode
 from shared.grid import Mask
 from shared.mp4 import Mp4Writer, Sound
 from shared.outfile import replacing, require_outputs, writing_lines

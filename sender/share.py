@@ -12,9 +12,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Literal
 
-ShareMode = Literal["floor", "exact"]
+from shared.encode import ShareMode
 
 QP_MIN, QP_MAX = 14, 51  # below 14 a call's camera noise is coded, not its picture
 SLOPE_FACE, SLOPE_BACKGROUND = 0.15, 0.18  # d ln(bits) / d QP, measured over talking heads at 200-1000 kb/s

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sender.share import BACKGROUND_COARSEST, QP_MAX, QP_MIN, ShareController, ShareMode
+from sender.share import BACKGROUND_COARSEST, QP_MAX, QP_MIN, ShareController
+from shared.encode import ShareMode
 
 PIXELS = 1280 * 720
 

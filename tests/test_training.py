@@ -499,13 +499,21 @@ def test_side_effects_are_seen() -> None:
         assert nothing[name] == [source] * 3
 
 
-@pytest.mark.parametrize("sizes", [{"depth": 3}, {"channels": 24, "depth": 1, "deep": 3}])
-def test_training_goes_on_from_an_export(tmp_path: Path, sizes: dict[str, Any]) -> None:
-    """Of one alike, and of one without the branch, which adds nothing at first and learns then."""
+@pytest.mark.parametrize(
+    ("sizes", "more"),
+    [
+        ({"depth": 3}, {"deep": 3}),
+        ({"depth": 2}, {"depth": 6}),
+        ({"channels": 24, "depth": 1, "deep": 3}, {}),
+        ({"channels": 24, "depth": 2, "deep": 1}, {"depth": 4}),
+    ],
+)
+def test_training_goes_on_from_an_export(tmp_path: Path, sizes: dict[str, Any], more: dict[str, Any]) -> None:
+    """Of one alike, and of one without the branch or the later blocks, which add nothing at first and learn then."""
     sizes["quantisers"] = False
     net = trained_like(**sizes)
     path = export.write(net, "tiny", tmp_path, {})
-    again = [FastRestorer(**sizes), *([] if "deep" in sizes else [FastRestorer(**sizes, deep=3)])]
+    again = [FastRestorer(**sizes), *([FastRestorer(**{**sizes, **more})] if more else [])]
     (i420,) = moving(192, 128, 1)
     y, uv = (torch.from_numpy(np.array(part, np.float32))[None] for part in planes(i420))
     qp = torch.full((1, 1, 8, 12), 38.0)
@@ -515,16 +523,16 @@ def test_training_goes_on_from_an_export(tmp_path: Path, sizes: dict[str, Any]) 
         load_restorer(other, path)
         after = other.residual(y[None], uv, qp)
         assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
-    if len(again) == 2:
+    if more:
         after[0].square().sum().backward()
-        assert again[1].deep is not None
-        assert again[1].deep.exit.weight.grad.abs().max() > 0
+        last = again[1].body[-1] if "depth" in more else again[1].deep.exit  # type: ignore[union-attr]
+        assert last.weight.grad.abs().max() > 0  # type: ignore[union-attr]
 
 
 def test_a_start_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("no model")
-    path = export.write(trained_like(depth=2), "tiny", tmp_path, {})
-    net = FastRestorer(depth=4)
+    path = export.write(trained_like(depth=4), "tiny", tmp_path, {})
+    net = FastRestorer(depth=2)
     kept = copy.deepcopy(net.state_dict())
     for wrong, why in (
         (tmp_path / "none.onnx", "No such file"),
@@ -536,7 +544,10 @@ def test_a_start_that_is_none_is_refused(tmp_path: Path) -> None:
         ):
             load_restorer(net, wrong)
     with pytest.raises(SemcallError, match=r"body0 has weights \[32, 32, 3, 3\], not \[24, 24, 3, 3\]"):
-        load_restorer(FastRestorer(24, 2), path)
+        load_restorer(FastRestorer(24, 4), path)
+    for depth in (5, 3):  # a block of one convolution is not where it was in a longer body
+        with pytest.raises(SemcallError, match="other layers"):
+            load_restorer(FastRestorer(depth=depth), path)
     assert all(torch.equal(value, kept[name]) for name, value in net.state_dict().items())
 
 

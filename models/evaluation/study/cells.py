@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from models.evaluation.study.coding import Coded, Encode, code, from_json, stats_path
+from models.evaluation.study.coding import Coded, code, from_json, stats_path
 from models.evaluation.study.measure import Box, measure
 from models.evaluation.study.metrics import open_metrics
 from models.evaluation.study.protocol import Coding, target_kbps
 from models.evaluation.study.store import Store
+from shared.encode import Encode
 
 CODING_CODE = ("sender", "shared", "models/evaluation/study/coding.py")
 MEASURING_CODE = (

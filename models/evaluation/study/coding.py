@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from models.evaluation.study.protocol import TOLERANCE
 from models.evaluation.study.results import mean_known
+from shared.encode import Encode
 from shared.grid import Mask, unpack_mask
 from shared.lines import read_lines
 from shared.picture import CLOCK_RATE
@@ -21,14 +22,6 @@ from shared.picture import CLOCK_RATE
 LOWEST, HIGHEST = 20e3, 20e6
 """Rates that the encoder is asked for, bit/s."""
 _PASSES = 5
-
-
-class Encode(Protocol):
-    """The sender's encoder on a file: see `sender.offline.encode_at`."""
-
-    def __call__(self, source: Path, out: Path, stats: Path, bitrate: float, share: float, seconds: float) -> None:
-        """Code up to `seconds` of `source` at `bitrate` bit/s to `out`, with a JSON line per picture in `stats`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from models.evaluation.study.cells import CODING_CODE, MEASURING_CODE, Job, Source, work
-from models.evaluation.study.coding import Encode
 from models.evaluation.study.engine import Failure, run
 from models.evaluation.study.metrics import Metrics, open_metrics
 from models.evaluation.study.paper import read_paper
@@ -25,6 +24,7 @@ from models.evaluation.study.results import NONE
 from models.evaluation.study.sources import read_sources
 from models.evaluation.study.store import Digests, Store, code_digest, key_of
 from models.registry import Model
+from shared.encode import Encode
 from shared.errors import SemcallError
 from shared.outfile import make_folder
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, Protocol
 
 import numpy as np
 
@@ -23,34 +22,14 @@ from models.training.restoration.cuts import write_cut
 from models.training.restoration.looks import write_look
 from models.training.restoration.moving import write_moving
 from shared.clips import Clip, fitted
+from shared.encode import Encode, ShareMode
 from shared.grid import MACROBLOCK
 
 _LOSSY = 0.3  # of the codings
 _AFTER_LOSS = 12  # pictures among which concealed ones are sought
 _LEAST_SIDE = 272
 
-Mode = Literal["floor", "exact"]
-_MODES: tuple[Mode, ...] = ("floor", "exact")
-
-
-class EncodeClip(Protocol):
-    """The sender's encoder on a file: see `sender.offline.encode_at`."""
-
-    def __call__(
-        self,
-        source: Path,
-        out: Path,
-        stats: Path,
-        bitrate: float,
-        share: float,
-        seconds: float,
-        *,
-        mode: Mode = "exact",
-        size: tuple[int, int] = (1280, 720),
-        keyframe_interval: float | None = None,
-    ) -> None:
-        """Code up to `seconds` of `source` to `out`, with a JSON line per picture in `stats`."""
-        ...
+_MODES: tuple[ShareMode, ...] = ("floor", "exact")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +53,7 @@ class Order:
     looks: bool
 
 
-def coded_crops(order: Order, encode: EncodeClip, chance: np.random.Generator) -> Iterator[Crop]:
+def coded_crops(order: Order, encode: Encode, chance: np.random.Generator) -> Iterator[Crop]:
     """Crops of all codings that are ordered. Raises SemcallError for what cannot be read or coded."""
     with TemporaryDirectory() as folder:
         clip, look, cut = order.path, Path(folder) / "look.mp4", Path(folder) / "cut.mp4"
@@ -91,7 +70,7 @@ def coded_crops(order: Order, encode: EncodeClip, chance: np.random.Generator) -
                 yield from _coding(order, cut, encode, chance)
 
 
-def _coding(order: Order, path: Path, encode: EncodeClip, chance: np.random.Generator) -> Iterator[Crop]:
+def _coding(order: Order, path: Path, encode: Encode, chance: np.random.Generator) -> Iterator[Crop]:
     """Crops of one coding of a clip, at a rate and share as calls have them."""
     width, height = Clip(path).size
     # Most clips are soft and already compressed once; made smaller they are as sharp as a camera's picture.

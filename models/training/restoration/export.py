@@ -16,14 +16,12 @@ from models.training.export import write
 from models.training.export_rgb import write_rgb
 from models.training.fit import Fit
 from models.training.manifest import permissive_clips
-from models.training.restoration.codings import EncodeClip
 from models.training.restoration.judge import as_json, definition, judge
 from models.training.restoration.recipe import RestorerRecipe
+from shared.encode import Encode
 
 
-def export_restorer(
-    fit: Fit, recipe: RestorerRecipe, data: Path, folder: Path, encode: EncodeClip, command: str
-) -> Path:
+def export_restorer(fit: Fit, recipe: RestorerRecipe, data: Path, folder: Path, encode: Encode, command: str) -> Path:
     """Write the averaged network of a fit and its card to `folder`, judged on the permissive validation clips.
 
     `command`: what made it, for the card. Returns the .onnx file. Raises SemcallError when a clip cannot be read.

@@ -11,7 +11,7 @@ from typing import Any
 from rich.progress import track
 
 from models.evaluation.flicker import FLAT_SPAN
-from models.evaluation.study.coding import Encode, code, read_masks, stats_path
+from models.evaluation.study.coding import code, read_masks, stats_path
 from models.evaluation.study.measure import (
     JUDGED,
     WINDOW,
@@ -29,6 +29,7 @@ from models.evaluation.study.results import mean_known
 from models.training.manifest import TrainingClip
 from models.training.restoration.effects import FINE_QP, side_effects
 from shared.clips import Clip
+from shared.encode import Encode
 from shared.grid import Mask
 from shared.picture import I420, bgr_from_i420, size_of
 from shared.restorer import Restorer

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -40,11 +41,17 @@ def write_look(clip: Path, out: Path, seconds: float, chance: np.random.Generato
     """
     source = Clip(clip)
     count = round(seconds * source.fps)
-    length = sum(1 for _ in source.frames())
+    length = _length(clip)
     start = int(chance.integers(max(1, length - count + 1)))
     look = another_look(*source.size, chance)
     piece = source.pictures(set(range(start, min(start + count, length))))
     write_pictures(out, source.size, source.fps, (look(i420) for _, i420 in piece))
+
+
+@lru_cache(maxsize=1)
+def _length(clip: Path) -> int:
+    """How many pictures a file has: all are decoded. The looks of one clip follow each other."""
+    return sum(1 for _ in Clip(clip).frames())
 
 
 def another_look(width: int, height: int, chance: np.random.Generator) -> Callable[[I420], I420]:

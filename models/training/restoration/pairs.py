@@ -18,8 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from models.evaluation.study.engine import Failure, run
 from models.training.manifest import TrainingClip
-from models.training.restoration.codings import EncodeClip, Order, coded_crops
+from models.training.restoration.codings import Order, coded_crops
 from models.training.stills import Still
+from shared.encode import Encode
 from shared.errors import SemcallError
 from shared.outfile import make_folder
 
@@ -51,7 +52,7 @@ class Pairs:
 def prepare(
     sources: Sequence[TrainingClip | Still],
     folder: Path,
-    encode: EncodeClip,
+    encode: Encode,
     codings: int,
     seconds: float,
     workers: int = 1,
@@ -155,7 +156,7 @@ def _who(source: TrainingClip | Still) -> str:
     return source.identity if isinstance(source, TrainingClip) else source.name
 
 
-def _prepare(job: tuple[Path, Order], encode: EncodeClip) -> None:
+def _prepare(job: tuple[Path, Order], encode: Encode) -> None:
     file, order = job
     found = list(coded_crops(order, encode, np.random.default_rng(zlib.crc32(file.stem.encode()))))
     if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import onnx
@@ -14,7 +15,8 @@ from shared.errors import SemcallError
 
 
 def load_restorer(net: FastRestorer, path: Path) -> None:
-    """Give `net` the weights of `path`, an export of one alike; a deep branch that it lacks begins by adding nothing.
+    """Give `net` the weights of `path`, an export of one alike. What it lacks, a deep branch or later blocks of two
+    convolutions, begins by adding nothing.
 
     The file holds the weights on their 7-bit grid, times the strengths that it was exported with. Raises SemcallError
     where the file cannot be read or holds another network; `net` is then as it was.
@@ -25,7 +27,8 @@ def load_restorer(net: FastRestorer, path: Path) -> None:
         found = {name.removesuffix("_weight_codes") for name in held if name.endswith("_weight_codes")}
         layers = {_exported(name): part for name, part in net.named_modules() if isinstance(part, QuantConv)}
         branch = {name for name in layers if name.startswith("deep_")}
-        if found != set(layers) and found != set(layers) - branch:
+        blocks = _later_blocks(layers, found)
+        if found not in (whole := set(layers) - set(blocks), whole - branch):
             raise ValueError("other layers")
         values = {name: _values(held, name) for name in sorted(found)}
         for name, (weight, _) in values.items():
@@ -39,6 +42,15 @@ def load_restorer(net: FastRestorer, path: Path) -> None:
             layers[name].bias_or_zero().copy_(bias)
         if net.deep is not None and not branch <= found:
             net.deep.exit.weight.zero_()
+        for name in blocks[1::2]:
+            layers[name].weight.zero_()
+
+
+def _later_blocks(layers: Mapping[str, QuantConv], found: Collection[str]) -> list[str]:
+    """The body's convolutions that `found` lacks, in their order, where these are blocks after whole ones."""
+    body = [name for name in layers if name.startswith("body")]
+    held = sum(name in found for name in body)
+    return body[held:] if held and held % 2 == 0 and len(body) % 2 == 0 else []
 
 
 def _exported(module: str) -> str:

@@ -22,7 +22,6 @@ from models.training.manifest import TrainingClip, permissive_clips
 from models.training.recipe import read_recipe, started_from
 from models.training.restoration.adversary import Adversary
 from models.training.restoration.batches import Batches
-from models.training.restoration.codings import EncodeClip
 from models.training.restoration.export import export_restorer
 from models.training.restoration.eyes import Eyes, open_eyes
 from models.training.restoration.networks import discriminator, network
@@ -34,13 +33,14 @@ from models.training.restoration.start import load_restorer
 from models.training.restoration.units import check_units
 from models.training.restoration.views import LEAST_VIEW
 from models.training.stills import Still, by_origin, permissive_portraits
+from shared.encode import Encode
 from shared.errors import SemcallError
 from shared.grid import MACROBLOCK
 from shared.outfile import make_folder
 
 
 def rounds(
-    recipe: RestorerRecipe, data: Path, out: Path, encode: EncodeClip, console: Console, fabric: Fabric | None = None
+    recipe: RestorerRecipe, data: Path, out: Path, encode: Encode, console: Console, fabric: Fabric | None = None
 ) -> Iterator[Fit]:
     """The rounds of a training that have steps, one after the other, with all that comes before done.
 
@@ -135,7 +135,7 @@ def _prepared(
     portraits: list[Still],
     detector: Path,
     folder: Path,
-    encode: EncodeClip,
+    encode: Encode,
     console: Console,
 ) -> list[Path]:
     """The files of pairs, of clips and then of portraits."""
@@ -211,9 +211,7 @@ def _binding(recipe: RestorerRecipe) -> dict[str, Any]:
     return {"kind": recipe.network} | {name: getattr(recipe, name) for name in names}
 
 
-def train_restorer(
-    config: Path, data: Path, out: Path, encode: EncodeClip, minutes: float | None = None
-) -> Path | None:
+def train_restorer(config: Path, data: Path, out: Path, encode: Encode, minutes: float | None = None) -> Path | None:
     """Train what `config` describes on the permissive clips of `data`; returns the .onnx file in `out`.
 
     `encode`: the sender's encoder. `minutes`: stop cleanly after so many of training (what comes before is not
