@@ -17,6 +17,8 @@ from shared.quantisers import SIDE_DATA, quantiser_map
 from shared.stamp import CaptureClock, read_stamp
 
 _SQUARE = Fraction(1)
+_USUAL, _LONGEST = 1 / 30, 0.1  # seconds from picture to picture: at first; more is a pause
+_SMOOTHING = 0.03  # weight of the newest: cameras do not keep time
 
 
 class Decoder:
@@ -30,6 +32,8 @@ class Decoder:
         self._codec.options = dict(SIDE_DATA)
         self._clock = CaptureClock()
         self._frames = FrameCollector()
+        self._period = _USUAL
+        self._last_ticks: int | None = None
         self._started = False
         self._broken = False  # a unit was damaged since the last IDR
         self.face_share: float | None = None
@@ -47,6 +51,7 @@ class Decoder:
         if stamp is not None:
             self._clock.observe(stamp, unit.rtp_ticks)
             self.face_share = stamp.face_share
+        self._pace(unit.rtp_ticks)
         self._frames.read()
         packet = av.Packet(unit.data)
         packet.pts, packet.time_base = unit.rtp_ticks, Fraction(1, CLOCK_RATE)
@@ -72,7 +77,14 @@ class Decoder:
                     decoded=time.time(),
                     stamped=stamp is not None,
                     damaged=unit.tainted or self._broken,
+                    period=self._period,
                     aspect=aspect if 1 / 4 <= aspect <= 4 else _SQUARE,  # anything else is a mistake
                 )
             )
         return pictures
+
+    def _pace(self, ticks: int) -> None:
+        """Learn from an access unit's time how fast pictures follow each other."""
+        last, self._last_ticks = self._last_ticks, ticks
+        if last is not None and ticks > last:
+            self._period += _SMOOTHING * (min((ticks - last) / CLOCK_RATE, _LONGEST) - self._period)

@@ -113,7 +113,7 @@ class RestorerLadder:
                 self._schedule.reset()
                 self._jobs.put(_Job(self._all(), i420, qp))
             chosen = self._schedule.choose(
-                time.time() - picture.decoded, self._clock(), self._undisturbed(self._turn)
+                time.time() - picture.decoded, self._clock(), self._undisturbed(self._turn), picture.period
             )
             stands = self._schedule.rung
             if self._schedule.due not in (None, self._asked) and not self._schedule.probing:

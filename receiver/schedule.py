@@ -15,7 +15,7 @@ import math
 DEFAULT_BUDGET = 1 / 30  # seconds that restoring may add to a picture: one picture period
 _SMOOTHING = 0.2  # weight of the newest picture in the estimates
 _OUTLIER = 3.0  # budgets; a picture that took longer says no more than that
-_MARGIN = 0.85  # of the budget: a rung above has to fit into it
+_MARGIN = 0.85  # of the budget and of the period: a rung above has to fit into it
 _CALM = 1.0  # seconds without a change before the next step up, at first
 _CALMEST = 60.0  # seconds
 _HOPELESS = 8.0  # seconds in which the time of a rung that never fitted counts for half; of others, at first _CALM
@@ -46,6 +46,7 @@ class RestoreSchedule:
         self._since = [-math.inf] * self.off
         self._patience = [_CALM] * self.off  # seconds in which a known time counts for half
         self._age = self._misses = 0.0
+        self._period = math.inf  # seconds from one picture to the next
         self._changed = self._rose = -math.inf
         self._calm = _CALM
         self._vain = self.off  # the rung stepped up to in vain, not long ago
@@ -79,14 +80,16 @@ class RestoreSchedule:
         if self.rung == rung:
             self._step_down(now)
 
-    def choose(self, age: float, now: float, typical: bool = True) -> int | None:
+    def choose(self, age: float, now: float, typical: bool = True, period: float = math.inf) -> int | None:
         """The rung for a picture decoded `age` seconds ago; None shows it as it is.
 
-        `typical`: whether that age says anything of the next ones.
+        `typical`: whether that age says anything of the next ones; `period`: seconds from one to the next. On a rung
+        that takes longer, though it keep the budget, pictures would wait for each other and some be left out.
         """
+        self._period = period
         if typical:
             self._age += _SMOOTHING * (min(age, _OUTLIER * self._budget) - self._age)
-        if self.rung != self.off and self._age + self._time(self.rung) > self._budget:
+        if self.rung != self.off and not self._keeps_up(self.rung):
             self._step_down(now)
         self._consider_better(now)
         if self.due is not None:
@@ -133,7 +136,11 @@ class RestoreSchedule:
             self.rung += 1
 
     def _is_relief(self, rung: int, too_slow: float) -> bool:
-        return self._time(rung) < too_slow and self._age + self._time(rung) <= self._budget
+        return self._time(rung) < too_slow and self._keeps_up(rung)
+
+    def _keeps_up(self, rung: int) -> bool:
+        seconds = self._time(rung)
+        return self._age + seconds <= self._budget and seconds <= self._period
 
     def _consider_better(self, now: float) -> None:
         better = [rung for rung in range(self.rung) if self._known[rung] is not None]
@@ -154,7 +161,7 @@ class RestoreSchedule:
         return math.inf if seconds is None else seconds
 
     def _fits(self, seconds: float) -> bool:
-        return self._age + seconds <= _MARGIN * self._budget
+        return self._age + seconds <= _MARGIN * self._budget and seconds <= _MARGIN * self._period
 
     def _may_fit_by_now(self, rung: int, now: float) -> bool:
         seconds, passed = self._time(rung), now - self._since[rung]

@@ -197,6 +197,21 @@ def test_stamps_give_capture_times_and_the_face_share() -> None:
         assert not picture.damaged
 
 
+@pytest.mark.parametrize("rate", [15, 30, 60])
+def test_pictures_say_how_fast_they_follow_each_other(rate: int) -> None:
+    """By the sender's clock, which stands still for no pause and never runs back."""
+    decoder, units = Decoder(), coded(1) * 150
+    ticks = CLOCK_RATE // rate
+    for index, data in enumerate(units):
+        (picture,) = decoder.decode(AccessUnit(data, 10**9 + index * ticks, 1e9, True, False))
+        assert index or picture.period == pytest.approx(1 / 30)
+    assert picture.period == pytest.approx(1 / rate, rel=0.03)
+    before = picture.period
+    for later in (90 * CLOCK_RATE, 0, 0, -90 * CLOCK_RATE):
+        (picture,) = decoder.decode(AccessUnit(units[0], 2 * 10**9 + later, 1e9, True, False))
+    assert before <= picture.period <= before + 0.003
+
+
 def test_foreign_colours_become_ours() -> None:
     """BT.709 in full range, as screens and some encoders send: the colours seen are those that were meant."""
     colours = {"red": (200, 40, 30), "green": (40, 180, 60), "blue": (30, 60, 210), "grey": (120, 120, 120)}

@@ -239,6 +239,19 @@ def test_a_picture_says_what_became_of_it() -> None:
     assert (late.rung, late.restore_ms) == ("large, whole picture", 0), "one late picture leads nowhere"
 
 
+def test_a_rung_slower_than_pictures_follow_each_other_is_left() -> None:
+    climb = Climb()
+    for rung, seconds in enumerate((0.025, 0.020, 0.015, 0.010)):
+        climb.schedule.measured(rung, seconds, climb.now)
+    rungs = {}
+    for rate in (30, 60):
+        picture = decoded()
+        picture.period = 1 / rate
+        climb.ladder.choose(picture)
+        rungs[rate] = picture.rung
+    assert rungs == {30: "large, whole picture", 60: "small, whole picture"}
+
+
 def test_face_only_restores_the_middle_where_no_face_stands_out() -> None:
     """A sender that codes all macroblocks alike must not be left with nothing."""
     climb = Climb()

@@ -25,15 +25,17 @@ class Call:
         for rung in reversed(range(len(costs))):
             self.schedule.measured(rung, costs[rung], self.now)
 
-    def run(self, seconds: float, costs: Callable[[int, float], float], age: float = 0.0) -> list[int | None]:
+    def run(
+        self, seconds: float, costs: Callable[[int, float], float], age: float = 0.0, fps: float = FPS
+    ) -> list[int | None]:
         """Pictures `age` seconds old, one after another; what is due is measured on one or before the next one.
 
         Returns the rungs on which they were restored, but of those that measure where the schedule stands.
         """
         chosen = []
-        for _ in range(round(seconds * FPS)):
+        for _ in range(round(seconds * fps)):
             before = self.schedule.rung
-            chosen.append(rung := self.schedule.choose(age, self.now))
+            chosen.append(rung := self.schedule.choose(age, self.now, period=1 / fps))
             if self.schedule.rung != before:
                 self.events.append((self.now, self.schedule.rung))
             if rung is not None:
@@ -44,7 +46,7 @@ class Call:
                 else:
                     self.late += age + cost > DEFAULT_BUDGET
                 self.schedule.took(rung, cost, self.now)
-            self.now += 1 / FPS
+            self.now += 1 / fps
             if self.schedule.due is not None and not self.schedule.probing:
                 self.measured += 1
                 self.schedule.measured(self.schedule.due, costs(self.schedule.due, self.now), self.now)
@@ -127,8 +129,8 @@ def test_pictures_that_are_always_old_leave_time_for_less() -> None:
 
 
 def test_the_budget_is_the_callers() -> None:
-    assert set(single(0.1, budget=0.2).run(2, steady(0.1))) == {0}
-    assert set(single(0.1, budget=0.05).run(2, steady(0.1))) == {None}
+    assert set(single(0.1, budget=0.2).run(2, steady(0.1), fps=5)) == {0}
+    assert set(single(0.1, budget=0.05).run(2, steady(0.1), fps=5)) == {None}
 
 
 def test_it_begins_on_the_best_rung_that_fits() -> None:
@@ -265,6 +267,19 @@ def test_a_rung_that_would_only_just_fit_is_not_stepped_up_to() -> None:
     call = Call(2)
     call.warm_up([0.99 * DEFAULT_BUDGET, 0.010])
     assert set(call.run(10, steady(0.99 * DEFAULT_BUDGET, 0.010))) == {1}
+
+
+def test_a_rung_that_would_miss_pictures_at_a_high_rate_is_not_stood_on() -> None:
+    """25 ms fit into the budget, but not between two of 60 pictures a second."""
+    costs = (0.025, 0.016, 0.010)
+    call = Call(3)
+    call.warm_up(costs)
+    assert set(call.run(10, steady(*costs), fps=30)) == {0}
+    assert set(call.run(20, steady(*costs), fps=60)) == {1}, "it was there: it stays while it keeps up"
+    assert set(call.run(10, steady(0.025, 0.017, 0.010), fps=60)[60:]) == {2}
+    assert set(call.run(20, steady(*costs), fps=60)) == {2}, "nothing above leaves a margin"
+    assert call.run(10, steady(*costs), fps=30)[-1] == 0
+    assert set(call.run(5, steady(*costs), fps=15)) == {0}
 
 
 def test_load_leads_down_within_a_few_pictures_and_back_up_afterwards() -> None:
