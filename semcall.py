@@ -16,6 +16,7 @@ from rich.console import Console
 
 from models.commands import Minutes, check_minutes, models_app, train_app
 from models.export_command import export_command
+from shared.encode import ShareMode
 from shared.errors import SemcallError
 from shared.memory import keep_freed_memory
 from shared.stdout import printing
@@ -178,7 +179,7 @@ Fps = Annotated[float | None, typer.Option(help="Default: 30, or the file's own 
 Bitrate = Annotated[str, typer.Option(help="Video: 400k, 1.2M.")]
 Sal = Annotated[float, typer.Option(help="Face's %; 0: plain.")]
 SalMode = Annotated[
-    Literal["floor", "exact"],
+    ShareMode,
     typer.Option(help="floor: at least --sal; exact: just it."),
 ]
 Preset = Annotated[str, typer.Option(help="x264's; superfast for slow machines.")]

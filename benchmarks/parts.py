@@ -1,6 +1,6 @@
 """What a restorer gains on the whole picture and on the face alone, and in what time: the order of the rungs.
 
-    python -m benchmarks.parts --data DIR [--model fine ...] [--threads 2] [--clip NAME ...] [--mode floor]
+    python -m benchmarks.parts --data DIR [--model fine ...] [--threads 2] [--mode floor] [--share 15]
 
 On the validation clips, 4 s each, at 400 kb/s (for 1280x720) with just 15% for the face (or, as calls have it, at
 least that), every restorer as the receiver's ladder runs it (receiver/rung.py): changes against the decoded picture

@@ -20,7 +20,7 @@ class DecodedPicture:
     `rtp_ticks`: unwrapped RTP timestamp, 90 kHz; `captured`, `arrived`, `decoded`, `shown`: Unix seconds
     (0.0 where unknown: only semcall senders say when a picture was captured);
     `restored`: the restorer's output, I420 of the same shape, or None when it was bypassed;
-    `period`: seconds from one picture to the next, smoothed, infinite where unknown;
+    `period`: seconds from one picture to the next, smoothed, 1/30 at first;
     `rung`: what the restorer had time for, or tried, when it came ("fast, whole picture", "fast, face only", "off");
     `aspect`: width of a sample by its height (H.264 clause E.2.1, sample aspect ratio).
     """

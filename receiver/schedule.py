@@ -1,18 +1,18 @@
 """How much restoring there is time for. Pure policy, on times that the caller gives.
 
 The rungs are ways to restore a picture, the best first, mostly slower than the next; below the last of them pictures
-are shown as they are. Down it goes at once, on what pictures really took; up only after a while of calm, one at a
-time, and only to a rung whose known time leaves a margin. Such times age: where an old one would fit by now, the rung
-is `due` to be measured again, on one of the call's own pictures, or beside the call where it is far too slow or
-pictures come late. After a step up in vain the next one waits twice as long, and goes past that rung where one above
-it fits; a rung measured in vain waits twice as long, the others do not.
+are shown as they are. Down it goes at once, on what pictures really took and how fast they follow each
+other; up only after a while of calm, one at a time, and only to a rung whose known time leaves a margin. Such times
+age: where an old one would fit by now, the rung is `due` to be measured again, on one of the call's own pictures, or
+beside the call where it is far too slow or pictures come late. After a step up in vain the next one waits twice as
+long, and goes past that rung where one above it fits; a rung measured in vain waits twice as long, the others do not.
 """
 
 from __future__ import annotations
 
 import math
 
-DEFAULT_BUDGET = 1 / 30  # seconds that restoring may add to a picture: one picture period
+DEFAULT_BUDGET = 1 / 30  # seconds that restoring may add to a picture: one picture of 30 a second
 _SMOOTHING = 0.2  # weight of the newest picture in the estimates
 _OUTLIER = 3.0  # budgets; a picture that took longer says no more than that
 _MARGIN = 0.85  # of the budget and of the period: a rung above has to fit into it

@@ -10,7 +10,10 @@ ShareMode = Literal["floor", "exact"]
 
 
 class Encode(Protocol):
-    """The sender's encoder on a file: `sender.offline.encode_at`, told where faces are sought."""
+    """The sender's encoder on a file: `sender.offline.encode_at`, told where faces are sought.
+
+    Who hands it over may have set other defaults.
+    """
 
     def __call__(
         self,

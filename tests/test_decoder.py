@@ -199,7 +199,7 @@ def test_stamps_give_capture_times_and_the_face_share() -> None:
 
 @pytest.mark.parametrize("rate", [15, 30, 60])
 def test_pictures_say_how_fast_they_follow_each_other(rate: int) -> None:
-    """By the sender's clock, which stands still for no pause and never runs back."""
+    """By the sender's clock; pauses, times that repeat and clocks set back change little."""
     decoder, units = Decoder(), coded(1) * 150
     ticks = CLOCK_RATE // rate
     for index, data in enumerate(units):

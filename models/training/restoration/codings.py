@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 import numpy as np
 
@@ -29,7 +30,7 @@ _LOSSY = 0.3  # of the codings
 _AFTER_LOSS = 12  # pictures among which concealed ones are sought
 _LEAST_SIDE = 272
 
-_MODES: tuple[ShareMode, ...] = ("floor", "exact")
+_MODES: tuple[ShareMode, ...] = get_args(ShareMode)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import ClassVar
 class RestorerRecipe:
     """`network`: "fast" (FastRestorer, of `channels`, `depth`, `deep`, `chroma`, `quantisers`) or "paper"
     (PaperGenerator, of `channels` and `blocks`). `start`: the ONNX file of an earlier restorer of the fast family, of
-    the same sizes or without `deep` or of fewer blocks, whose weights the first round begins with ("": fresh ones);
-    strengths that it was exported with are in them, and come on top again at the end.
+    the same sizes or without `deep` or of fewer whole blocks, whose weights the first round begins with ("": fresh
+    ones); strengths that it was exported with are in them, and come on top again at the end.
 
     `deep`, the convolutions at an eighth of the resolution: 0 in what ships so far.
 
