@@ -16,6 +16,7 @@ import numpy as np
 
 from models.evaluation.study.results import changed
 from models.registry import find_model
+from shared.errors import SemcallError
 
 _SHOWN = (("distance", 3), ("brisque", 1), ("ssim", 3), ("flicker", 2))
 Row = dict[str, Any]
@@ -26,8 +27,19 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--model", action="append", help="name or file of a restorer (fine, fast)")
     for name in arguments.parse_args().model or ["fine", "fast"]:
+        print(f"\n`{name}`:\n\n{_tables(name)}")
+
+
+def _tables(name: str) -> str:
+    try:
         results = find_model(name, "restorer").card["metrics"]["results"]
-        print(f"\n`{name}`:\n\n{table(results)}\n\n{means(results)}\n\n{beyond(results)}")
+        return f"{table(results)}\n\n{means(results)}\n\n{beyond(results)}"
+    except SemcallError as error:
+        raise SystemExit(str(error)) from None
+    except (KeyError, TypeError):  # no card, or one of an earlier release's form
+        raise SystemExit(
+            f"The restorer {name} has no card with figures of today's kind: take one whose card has them."
+        ) from None
 
 
 def table(results: Sequence[Row]) -> str:

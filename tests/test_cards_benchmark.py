@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import cards
+from models.registry import find_model
 
 ROW: dict[str, Any] = {
     "clip": "one-1", "kbps": 400, "share": 15, "lost": False,
@@ -25,6 +29,24 @@ def results() -> list[dict[str, Any]]:
     other["clip"], other["face"]["distance"], other["effects"]["colour_shift"] = "two-1", [0.5, 0.5], 0.1
     lost["lost"] = True
     return [ROW, other, lost]
+
+
+@pytest.mark.parametrize(
+    ("card", "why"),
+    [(None, "no card with figures"), ({"metrics": {"results": [{"clip": "one-1"}]}}, "of today's kind")],
+)
+def test_a_card_without_these_figures_is_one_sentence(
+    card: dict[str, Any] | None, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "old.onnx"
+    shutil.copy(find_model("small").path, path)
+    if card is not None:
+        shipped = json.loads(find_model("small").path.with_suffix(".json").read_text())
+        path.with_suffix(".json").write_text(json.dumps(shipped | card))
+    for model, what in ((path, why), (tmp_path / "none.onnx", "none.onnx")):
+        monkeypatch.setattr("sys.argv", ["cards", "--model", str(model)])
+        with pytest.raises(SystemExit, match=what):
+            cards.main()
 
 
 def test_a_line_per_clip_and_coding(results: list[dict[str, Any]]) -> None:
