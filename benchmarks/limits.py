@@ -10,6 +10,7 @@ faces and frames. Needs extra `train`. Rows:
 - `x264 crf N`: the source coded finely, which nobody tells from it: what it loses of sensor noise is no restorer's
   to find again, so its distance is a floor;
 - the restorers, e.g. one and its predecessor out of the history;
+- the first of them as the mean over six views of every picture, mirrored and turned (benchmarks/mirrored.py);
 - the first of them with grain: noise of so many code values, the same on every picture, which hardly shows, on what
   is coded coarsely (quantiser 28 and above, in full from 36 on), everywhere or only where there is detail.
 """
@@ -29,6 +30,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.mirrored import TURNS, over_views
 from benchmarks.parts import KBPS, SECONDS, SHARE, encoder, spread
 from models.evaluation.study.coding import code, read_masks, stats_path
 from models.evaluation.study.measure import Box, cut, decoded, face_box, judged, window
@@ -42,7 +44,7 @@ from models.training.manifest import permissive_clips
 from shared.clips import Clip
 from shared.encode import Encode
 from shared.picture import I420, bgr_from_i420, planes, size_of
-from shared.restorer import Restorer
+from shared.restorer import Restore, Restorer
 from shared.steady import Steadiness
 from shared.x264 import write_pictures
 
@@ -110,7 +112,7 @@ def _clip(
     numbers = judged(len(masks))
     originals = dict(Clip(source).pictures(set(numbers)))
     pictures = decoded(out, frozenset(range(max(numbers) + 1)))
-    restored = {model: _restored(find_model(model).path, pictures) for model in models}
+    restored = {model: _restored(Restorer(find_model(model).path).restore, pictures) for model in models}
     boxes = {number: face_box(masks[number], *size_of(originals[number])) for number in numbers}
 
     def figures(of: Variant) -> Mapping[str, float]:
@@ -124,6 +126,8 @@ def _clip(
         yield f"x264 crf {crf}", figures(finely.__getitem__)
     for model, repaired in restored.items():
         yield model, figures(repaired.__getitem__)
+    views = _restored(over_views(Restorer(find_model(models[0]).path).restore), pictures)
+    yield f"{models[0]}, mean of {len(TURNS)} views", figures(views.__getitem__)
     for where in ("everywhere", "in detail"):
         for deviation in GRAIN:
             yield (
@@ -152,9 +156,9 @@ def with_grain(i420: I420, qp: NDArray[np.uint8], deviation: float, detail: bool
     return grainy
 
 
-def _restored(model: Path, pictures: Mapping[int, tuple[I420, NDArray[np.uint8]]]) -> dict[int, I420]:
-    restorer, steady = Restorer(model), Steadiness()
-    return {number: steady(i420, restorer.restore(i420, qp)) for number, (i420, qp) in sorted(pictures.items())}
+def _restored(restore: Restore, pictures: Mapping[int, tuple[I420, NDArray[np.uint8]]]) -> dict[int, I420]:
+    steady = Steadiness()
+    return {number: steady(i420, restore(i420, qp)) for number, (i420, qp) in sorted(pictures.items())}
 
 
 def _finely(source: Path, out: Path, crf: int, numbers: frozenset[int]) -> dict[int, I420]:
