@@ -30,6 +30,7 @@ from test_training import ENCODE, RECIPE, Eye, clips_data, moving, prepared  # n
 
 from models.networks.restorer import FastRestorer  # noqa: E402
 from models.training.checkpoints import ExportOptions, export_checkpoint  # noqa: E402
+from models.training.fit import launched  # noqa: E402
 from models.training.recipe import read_recipe  # noqa: E402
 from models.training.restoration import codings, eyes, judge, looks, pairs, train  # noqa: E402
 from models.training.restoration import moving as moves  # noqa: E402
@@ -277,8 +278,60 @@ def test_a_recipe_says_looks_and_relative_and_is_bound_to_them(data: Path, tmp_p
     assert (fit.about["looks"], fit.about["relative"]) == (True, True)
     with pytest.raises(SemcallError, match=r"relative = true is of SqueezeNet's features"):
         begin(data, tmp_path, relative=True, features=False, perceptual=1.0, feature_steps=1)
-    objective = train._objective("features", replace(TINY, relative=True), eyes.Eyes(), None, None)  # type: ignore[arg-type]
+    objective = train._objective("features", replace(TINY, relative=True), eyes.Eyes(), None, None, None)  # type: ignore[arg-type]
     assert objective._relative
+
+
+class Told(torch.nn.Module):
+    """Adds to luma `much` of its macroblocks' quantisers, however a picture lies, and what grows to the right."""
+
+    def __init__(self, much: float, slope: float = 0.0) -> None:
+        super().__init__()
+        self.much, self.slope = torch.nn.Parameter(torch.tensor(much)), slope
+
+    def residual(self, y: torch.Tensor, uv: torch.Tensor, qp: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        told = qp.repeat_interleave(16, 2).repeat_interleave(16, 3)
+        return self.much * told + self.slope * torch.arange(y.shape[3]), torch.zeros_like(uv)
+
+
+def test_a_teacher_is_asked_of_all_eight_ways_a_crop_can_lie(data: Path, tmp_path: Path) -> None:
+    """What says the same of all is agreed with or not; of what leans to one side the mean is left."""
+    batch = Batches(prepared(data, tmp_path / "pairs"), 1, 2, 64).at(0)
+    for much in (1.0, 2.0):
+        objective = Objective(None, 0.0, 0.0, teacher=(1.0, Told(1.0)))
+        for _ in range(8):
+            objective.seen.clear()
+            objective(Told(much), batch)
+            wrong = float(batch[4].square().mean()) * (much - 1) ** 2
+            assert objective.seen["teacher"] == pytest.approx(wrong, rel=1e-5, abs=1e-6)
+    net = Free(2, 64)
+
+    def pull(objective: Objective) -> torch.Tensor:
+        objective(net, batch).backward()
+        assert net.luma.grad is not None
+        pulled, net.luma.grad = net.luma.grad[0, 0].clone(), None
+        return pulled
+
+    pixels, taught = pull(Objective(None, 0.0, 0.0)), Objective(None, 0.0, 0.0, teacher=(1.0, Told(0.0, slope=0.25)))
+    pulls = [pull(taught) - pixels for _ in range(8)]
+    corners = [tuple((one[::63, ::63] < one.mean()).flatten().tolist()) for one in pulls]
+    assert len(set(corners)) == 4, "it leans to each side in turn"
+    mean = torch.stack(pulls).mean(0)
+    assert float(mean.std()) < 1e-3 * float(pulls[0].std())
+
+
+def test_a_recipe_says_teacher_and_turned_and_is_bound_to_them(data: Path, tmp_path: Path) -> None:
+    fit = begin(data, tmp_path, teacher=0.5, turned=True)
+    assert (fit.about["teacher"], fit.about["turned"]) == (0.5, True)
+    net = FastRestorer(24, 2)
+    objective = train._objective("features", replace(TINY, teacher=0.5), eyes.Eyes(), launched(False), None, net)
+    assert objective._teacher is not None
+    part, teacher = objective._teacher
+    assert part == 0.5
+    before = [one.clone() for one in teacher.parameters()]  # type: ignore[attr-defined]
+    with torch.no_grad():
+        net.exit.weight.add_(1)
+    assert all(torch.equal(one, other) for one, other in zip(before, teacher.parameters(), strict=True))  # type: ignore[attr-defined]
 
 
 def test_losses_through_other_networks_take_the_features_place(data: Path, tmp_path: Path) -> None:

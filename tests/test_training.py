@@ -221,6 +221,25 @@ def test_batches_are_the_same_for_the_same_step(data: Path, tmp_path: Path) -> N
     assert not torch.equal(y, others.at(5)[0])
 
 
+def test_turned_crops_lie_on_any_side_and_all_of_a_crop_alike(data: Path, tmp_path: Path) -> None:
+    found = prepared(data, tmp_path / "pairs")
+    upright, turned = Batches(found, 1, 4, 64), Batches(found, 1, 4, 64, turned=True)
+    ways = set()
+    for step in range(12):
+        for_each = zip(*(batches.at(step) for batches in (upright, turned)), strict=True)
+        parts = [(one[:4], other[:4]) for one, other in for_each]
+        for crop in range(4):
+            alike = {
+                (flips, order)
+                for flips in ((), (1,), (2,), (1, 2))
+                for order in ((0, 1, 2), (0, 2, 1))
+                if all(torch.equal(torch.flip(one[crop], flips).permute(order), other[crop]) for one, other in parts)
+            }
+            assert alike, "the same crop, coded, original, quantisers and face"
+            ways |= alike
+    assert len(ways) == 4, "and mirrored as before"
+
+
 def state(folder: Path, name: str = "pixels") -> dict[str, Any]:
     return dict(torch.load(folder / f"{name}.pt", weights_only=True))
 

@@ -32,10 +32,13 @@ class Crops:
 
 
 class Batches:
-    """Random crops of `size` samples from `pairs`, `batch` at a time, corner and mirror drawn for each."""
+    """Random crops of `size` samples from `pairs`, `batch` at a time, corner and mirror drawn for each.
 
-    def __init__(self, pairs: Pairs, seed: int, batch: int, size: int) -> None:
-        self._pairs, self._seed, self._batch, self._size = pairs, seed, batch, size
+    `turned`: each lies upside down half of the time, and on its side half of the time.
+    """
+
+    def __init__(self, pairs: Pairs, seed: int, batch: int, size: int, turned: bool = False) -> None:
+        self._pairs, self._seed, self._batch, self._size, self._turned = pairs, seed, batch, size, turned
         stored = pairs.size
         both = zip(pairs.coded, pairs.original, strict=True)
         error = np.array(
@@ -57,33 +60,42 @@ class Batches:
             ]
         )
         corners = chance.integers((self._pairs.size - self._size) // 16 + 1, size=(self._batch, 2)) * 16
-        mirrored = chance.random(self._batch) < 0.5
-        one = [self._crop(*each) for each in zip(picked, corners, mirrored, strict=True)]
+        turns = np.zeros((self._batch, 3), np.bool_)
+        for kind in range(3 if self._turned else 1):
+            turns[:, kind] = chance.random(self._batch) < 0.5
+        one = [self._crop(*each) for each in zip(picked, corners, turns, strict=True)]
         parts = [torch.stack(part) for part in zip(*one, strict=True)]  # [n, 2, planes, ...] but for the last
         y, uv, true_y, true_uv, qp = (torch.cat([part[:, 0], part[:, 1]]) for part in parts[:-1])
         return y, uv, true_y, true_uv, qp, parts[-1]
 
-    def _crop(self, index: int, corner: NDArray[np.int64], mirrored: bool) -> tuple[Tensor, ...]:
-        """Of both pictures: coded luma and chroma, the original's, quantisers; and the face."""
+    def _crop(self, index: int, corner: NDArray[np.int64], turns: NDArray[np.bool_]) -> tuple[Tensor, ...]:
+        """Of both pictures: coded luma and chroma, the original's, quantisers; and the face.
+
+        `turns`: whether mirrored, upside down, on its side.
+        """
         pairs, (top, left) = self._pairs, (int(side) for side in corner)
         area = tuple(slice(start // 16, (start + self._size) // 16) for start in (top, left))
         return (
-            *_planes(pairs.coded[index], top, left, self._size, mirrored),
-            *_planes(pairs.original[index], top, left, self._size, mirrored),
-            _tensor(pairs.qp[index][:, None, *area], mirrored),
-            _tensor(pairs.face[index][None, *area], mirrored),
+            *_planes(pairs.coded[index], top, left, self._size, turns),
+            *_planes(pairs.original[index], top, left, self._size, turns),
+            _tensor(pairs.qp[index][:, None, *area], turns),
+            _tensor(pairs.face[index][None, *area], turns),
         )
 
 
-def _tensor(array: NDArray[np.generic], mirrored: bool) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array[..., ::-1] if mirrored else array)).float()
+def _tensor(array: NDArray[np.generic], turns: NDArray[np.bool_]) -> Tensor:
+    mirrored, upside_down, on_its_side = turns
+    array = array[..., :: -1 if upside_down else 1, :: -1 if mirrored else 1]
+    return torch.from_numpy(np.ascontiguousarray(array.swapaxes(-1, -2) if on_its_side else array)).float()
 
 
-def _planes(i420: NDArray[np.uint8], top: int, left: int, size: int, mirrored: bool) -> tuple[Tensor, Tensor]:
+def _planes(
+    i420: NDArray[np.uint8], top: int, left: int, size: int, turns: NDArray[np.bool_]
+) -> tuple[Tensor, Tensor]:
     """Two I420 crops [2, 3 S/2, S] to float luma [2, 1, size, size] and chroma [2, 2, size/2, size/2]."""
     stored = i420.shape[2]
     half = stored // 2
     luma = i420[:, None, top : top + size, left : left + size]
     chroma = i420[:, stored:].reshape(2, 2, half, half)
     chroma = chroma[:, :, top // 2 : (top + size) // 2, left // 2 : (left + size) // 2]
-    return _tensor(luma, mirrored), _tensor(chroma, mirrored)
+    return _tensor(luma, turns), _tensor(chroma, turns)

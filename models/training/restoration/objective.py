@@ -51,7 +51,8 @@ class Objective:
 
     `eye`: the feature network, None for none; `pixel`, `steady`, `mesh`: parts of its gradient's norm, the last of
     errors that repeat every `period` samples; `parts`: more losses by name, each with its part; `adversary` likewise;
-    `relative`: a crop's features count in parts of their distance before (and _LEAST_BEFORE of its running mean).
+    `relative`: a crop's features count in parts of their distance before (and _LEAST_BEFORE of its running mean);
+    `teacher`: a part, and the network whose word on the crops, mirrored and turned, is listened to as well.
     Without an eye all are parts of the first of `parts`, and without those the pixels pull in full. `knee` of the
     pixel loss, code values. Running means of norms and of what is watched are its state.
     """
@@ -67,10 +68,11 @@ class Objective:
         period: int = 4,
         knee: float = FEATURE_KNEE,
         relative: bool = False,
+        teacher: tuple[float, Residual] | None = None,
     ) -> None:
         self._eye, self._pixel, self._steady, self._mesh = eye, pixel, steady, mesh
         self._parts, self._adversary, self._period = parts or {}, adversary, period
-        self._knee, self._relative = knee, relative
+        self._knee, self._relative, self._teacher = knee, relative, teacher
         self.seen: dict[str, float] = {}
         """Running means of what is watched."""
         self._calls = 0
@@ -117,6 +119,9 @@ class Objective:
             pulls.append(
                 self._weighed("mesh", self._mesh * base, printed(leaves[0], crops.true_y, self._period), leaves)
             )
+        if self._teacher is not None:
+            part, teacher = self._teacher
+            pulls.append(self._weighed("teacher", part * base, _unlike(leaves, teacher, crops, self._calls), leaves))
         self._calls += 1
         self._track("l1", float((leaves[0].detach() - crops.true_y).abs().mean()))
         self._track("l1 before", float((crops.y - crops.true_y).abs().mean()))
@@ -183,6 +188,28 @@ def _unsteady(y: Tensor, crops: Crops) -> Tensor:
     half = len(crops.face)
     weight = 1 + (FLAT - 1) * calm_weight(crops.true_y[:half])
     return temporal(y[half:], y[:half], crops.true_y[half:], crops.true_y[:half], weight)
+
+
+def _unlike(leaves: list[Tensor], teacher: Residual, crops: Crops, step: int) -> Tensor:
+    """Mean square of what is between the planes and the teacher's, of one of the eight ways a crop can lie.
+
+    What the teacher says of all ways has the least sum of such squares at its mean, which is nearer to the original
+    than what it says of one (benchmarks/mirrored.py).
+    """
+    flipped, on_its_side = [axis for axis in (2, 3) if step >> axis - 2 & 1], bool(step & 4)
+
+    def turned(plane: Tensor) -> Tensor:
+        plane = torch.flip(plane, flipped) if flipped else plane
+        return plane.transpose(2, 3) if on_its_side else plane
+
+    def back(plane: Tensor) -> Tensor:
+        plane = plane.transpose(2, 3) if on_its_side else plane
+        return torch.flip(plane, flipped) if flipped else plane
+
+    with torch.no_grad():
+        luma, chroma = teacher.residual(*(turned(part) for part in (crops.y, crops.uv, crops.qp)))
+        y, uv = crops.y + back(luma), crops.uv + back(chroma)
+    return (leaves[0] - y).square().mean() + (leaves[1] - uv).square().mean()
 
 
 def _gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:

@@ -26,9 +26,10 @@ class RestorerRecipe:
     `face` (the paper's semantic pair, eq. 3-6, on feature maps masked by the sender's own mask); `adversarial` (eq.
     1-2; the discriminator learns alone for 100 steps, is let in over 300 more, and then learns at every second).
     `relative`: SqueezeNet's features of each crop count in parts of the decoded one's distance (and a quarter of the
-    mean one), which takes one more look a step; else coarse crops count most. `features` = false does without them,
-    and the first of the others that is there takes their place; `vgg19`, `vggface`: files of the paper's feature
-    networks ("": torchvision's cache, which has the first, else what stands in for them).
+    mean one), which takes one more look a step; else coarse crops count most. `teacher`: what the network that the
+    round began with says of the crops, mirrored and turned (of the rounds after the first). `features` = false does
+    without them, and the first of the others that is there takes their place; `vgg19`, `vggface`: files of the
+    paper's feature networks ("": torchvision's cache, which has the first, else what stands in for them).
 
     The paper's schedule: `epochs` (0: `adversarial_steps` counts) is the length of the adversarial round in passes
     over all crops; `halve_epochs` (0: a rise and a cosine): rates are halved after so many, in every round;
@@ -38,12 +39,12 @@ class RestorerRecipe:
     losses and averaged weights draw a residual towards nothing.
 
     `batch`: pairs of successive crops of `crop` samples across and down, cut out of stored ones of `stored`, both
-    multiples of 16; `ema`: decay of the averaged weights that are kept; `bf16`: in bfloat16 where that is safe;
-    `threads`: of PyTorch; `workers`: processes that make batches; `clips`: use only so many (0: all); `codings`: of
-    each clip, of its first `seconds` or, with `looks`, of `seconds` from anywhere in another look each (looks.py),
-    with crops of `pictures` of each; `cuts`: more codings of each, cut to another clip half-way; `portraits`: codings
-    of each portrait, moved for a short clip (0: none); `checkpoint_every`, `pictures_every`: steps between them, of
-    the latter 0 for an epoch.
+    multiples of 16, mirrored at random and, where `turned`, on any side; `ema`: decay of the averaged weights that
+    are kept; `bf16`: in bfloat16 where that is safe; `threads`: of PyTorch; `workers`: processes that make batches;
+    `clips`: use only so many (0: all); `codings`: of each clip, of its first `seconds` or, with `looks`, of `seconds`
+    from anywhere in another look each (looks.py), with crops of `pictures` of each; `cuts`: more codings of each, cut
+    to another clip half-way; `portraits`: codings of each portrait, moved for a short clip (0: none);
+    `checkpoint_every`, `pictures_every`: steps between them, of the latter 0 for an epoch.
     """
 
     SWITCHES: ClassVar = ("pixel", "steady", "adversarial")
@@ -75,6 +76,8 @@ class RestorerRecipe:
     chroma_strength: float = 1.0
     features: bool = True
     relative: bool = False
+    teacher: float = 0.0
+    turned: bool = False
     perceptual: float = 0.0
     background: float = 0.0
     face: float = 0.0

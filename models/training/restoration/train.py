@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -24,7 +25,7 @@ from models.training.restoration.adversary import Adversary
 from models.training.restoration.batches import Batches
 from models.training.restoration.export import export_restorer
 from models.training.restoration.eyes import Eyes, open_eyes
-from models.training.restoration.networks import discriminator, network
+from models.training.restoration.networks import Residual, discriminator, network
 from models.training.restoration.objective import PIXEL_KNEE, Objective
 from models.training.restoration.pairs import load, prepare
 from models.training.restoration.recipe import RestorerRecipe
@@ -105,11 +106,11 @@ def rounds(
         if not steps:
             continue
         torch.manual_seed(recipe.seed + number)  # a discriminator is the same wherever the run was interrupted
-        objective = _objective(name, recipe, eyes, fabric, halve)
+        objective = _objective(name, recipe, eyes, fabric, halve, net)
         about |= {f"{name}_steps": steps, f"{name}_rate": rate}
         if name != "pixels":
             about |= {"views": True} | ({"eyes": eyes.names} if eyes.names else {})  # earlier checkpoints had none
-        batches = Batches(pairs, recipe.seed + number, recipe.batch, recipe.crop)
+        batches = Batches(pairs, recipe.seed + number, recipe.batch, recipe.crop, recipe.turned)
 
         def check(seen: nn.Module, step: int, batches: Batches = batches, objective: Objective = objective) -> None:
             check_units(seen, fabric.to_device(batches.at(step)), console)
@@ -153,9 +154,9 @@ def _prepared(
 
 
 def _objective(
-    name: str, recipe: RestorerRecipe, eyes: Eyes, fabric: Fabric, halve: tuple[int, int] | None
+    name: str, recipe: RestorerRecipe, eyes: Eyes, fabric: Fabric, halve: tuple[int, int] | None, net: nn.Module
 ) -> Objective:
-    """What a round asks of the network."""
+    """What a round asks of the network, which begins as `net`."""
     if name == "pixels":
         return Objective(None, 1.0, _PIXEL_STEADY, knee=PIXEL_KNEE)
     adversary = None
@@ -168,8 +169,13 @@ def _objective(
         adversary = recipe.adversarial, rival
     period = 2 * SCALE if recipe.deep else SCALE
     return Objective(
-        eyes.sharp, recipe.pixel, recipe.steady, eyes.parts, adversary, recipe.mesh, period, relative=recipe.relative
-    )
+        eyes.sharp, recipe.pixel, recipe.steady, eyes.parts, adversary, recipe.mesh, period, relative=recipe.relative,
+        teacher=(recipe.teacher, _frozen(net, fabric)) if recipe.teacher else None,
+    )  # fmt: skip
+
+
+def _frozen(net: nn.Module, fabric: Fabric) -> Residual:
+    return cast(Residual, fabric.to_device(copy.deepcopy(net).requires_grad_(False)))
 
 
 def _facts(recipe: RestorerRecipe, clips: list[TrainingClip], portraits: list[Still]) -> dict[str, Any]:
@@ -192,7 +198,7 @@ _BINDING = ("name", "seed", "channels", "pixel", "steady", "background", "face",
 """What a run may not change and go on."""
 _OF_NETWORK = {"fast": ("depth", "chroma", "quantisers"), "paper": ("blocks",)}
 _LATER = ("stored", "halve_epochs", "momentum", "adversarial", "mesh", "deep", "start", "pictures", "portraits",
-          "cuts", "looks", "relative", "features", "perceptual", "vgg19", "vggface")  # fmt: skip
+          "cuts", "looks", "relative", "teacher", "turned", "features", "perceptual", "vgg19", "vggface")  # fmt: skip
 """The same, of entries that earlier checkpoints lack: they bind where they are not what they were then."""
 _PORTRAIT_SECONDS, _PORTRAIT_PICTURES = 2.5, 7
 _SHEET = 1000  # other crops than those of any round's first steps
