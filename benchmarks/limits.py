@@ -112,7 +112,8 @@ def _clip(
     numbers = judged(len(masks))
     originals = dict(Clip(source).pictures(set(numbers)))
     pictures = decoded(out, frozenset(range(max(numbers) + 1)))
-    restored = {model: _restored(Restorer(find_model(model).path).restore, pictures) for model in models}
+    restorers = {model: Restorer(find_model(model).path).restore for model in models}
+    restored = {model: _restored(restore, pictures) for model, restore in restorers.items()}
     boxes = {number: face_box(masks[number], *size_of(originals[number])) for number in numbers}
 
     def figures(of: Variant) -> Mapping[str, float]:
@@ -126,7 +127,7 @@ def _clip(
         yield f"x264 crf {crf}", figures(finely.__getitem__)
     for model, repaired in restored.items():
         yield model, figures(repaired.__getitem__)
-    views = _restored(over_views(Restorer(find_model(models[0]).path).restore), pictures)
+    views = _restored(over_views(restorers[models[0]]), pictures)
     yield f"{models[0]}, mean of {len(TURNS)} views", figures(views.__getitem__)
     for where in ("everywhere", "in detail"):
         for deviation in GRAIN:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.grid import MACROBLOCK
-from shared.picture import I420, cropped, planes, size_of
+from shared.picture import I420, cropped, joined, planes, size_of
 from shared.restorer import Restore
 
 Plane = NDArray[np.uint8]
@@ -47,7 +47,7 @@ def _padded(i420: I420) -> I420:
     width, height = size_of(i420)
     right, below = -width % MACROBLOCK, -height % MACROBLOCK
     luma, chroma = planes(i420)
-    return _joined(
+    return joined(
         np.pad(luma, ((0, below), (0, right)), "edge"),
         *(np.pad(part, ((0, below // 2), (0, right // 2)), "edge") for part in chroma),
     )
@@ -55,8 +55,4 @@ def _padded(i420: I420) -> I420:
 
 def _turned(i420: I420, turn: Turn) -> I420:
     luma, chroma = planes(i420)
-    return _joined(turn(luma), *(turn(part) for part in chroma))
-
-
-def _joined(luma: Plane, *chroma: Plane) -> I420:
-    return np.concatenate([luma.ravel(), *(part.ravel() for part in chroma)]).reshape(-1, luma.shape[1])
+    return joined(turn(luma), *(turn(part) for part in chroma))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.grid import MACROBLOCK
-from shared.picture import I420, planes
+from shared.picture import I420, joined, planes
 from shared.restorer import Restore
 
 Region = tuple[slice, slice]
@@ -49,6 +49,5 @@ def restore_face(restore: Restore, i420: I420, qp: NDArray[np.uint8]) -> I420:
     chroma = (slice(None), *(slice(part.start // 2, part.stop // 2) for part in luma))
     whole = np.array(i420, order="C")
     y, uv = planes(whole)
-    part = np.concatenate([y[luma].ravel(), uv[chroma].ravel()]).reshape(-1, y[luma].shape[1])
-    y[luma], uv[chroma] = planes(restore(part, qp[region]))
+    y[luma], uv[chroma] = planes(restore(joined(y[luma], uv[chroma]), qp[region]))
     return whole

@@ -139,8 +139,7 @@ class RestoreSchedule:
         return self._time(rung) < too_slow and self._keeps_up(rung)
 
     def _keeps_up(self, rung: int) -> bool:
-        seconds = self._time(rung)
-        return self._age + seconds <= self._budget and seconds <= self._period
+        return self._fits(self._time(rung), 1.0)
 
     def _consider_better(self, now: float) -> None:
         better = [rung for rung in range(self.rung) if self._known[rung] is not None]
@@ -160,8 +159,8 @@ class RestoreSchedule:
         seconds = self._known[rung]
         return math.inf if seconds is None else seconds
 
-    def _fits(self, seconds: float) -> bool:
-        return self._age + seconds <= _MARGIN * self._budget and seconds <= _MARGIN * self._period
+    def _fits(self, seconds: float, part: float = _MARGIN) -> bool:
+        return self._age + seconds <= part * self._budget and seconds <= part * self._period
 
     def _may_fit_by_now(self, rung: int, now: float) -> bool:
         seconds, passed = self._time(rung), now - self._since[rung]

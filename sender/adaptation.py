@@ -6,9 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
-from shared.picture import CLOCK_RATE, I420, planes, shrunk, size_of
+from shared.picture import CLOCK_RATE, I420, joined, planes, shrunk, size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,5 +111,4 @@ def scaled(i420: I420, size: tuple[int, int]) -> I420:
         return i420
     luma, chroma = planes(i420)
     half = size[0] // 2, size[1] // 2
-    small = [shrunk(luma, size), *(shrunk(plane, half) for plane in chroma)]
-    return np.concatenate([plane.ravel() for plane in small]).reshape(-1, size[0])
+    return joined(shrunk(luma, size), *(shrunk(plane, half) for plane in chroma))

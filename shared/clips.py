@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from shared.errors import SemcallError
-from shared.picture import I420, i420_from_frame, planes
+from shared.picture import I420, i420_from_frame, joined, planes
 
 Size = tuple[int, int]
 """Width, height in luma samples."""
@@ -38,9 +38,7 @@ def turned(i420: I420, degrees: int) -> I420:
     if degrees % 90 or not quarters:
         return i420
     luma, chroma = planes(i420)
-    parts = [np.rot90(plane, quarters).reshape(-1) for plane in (luma, chroma[0], chroma[1])]
-    width = luma.shape[0] if quarters % 2 else luma.shape[1]
-    return np.ascontiguousarray(np.concatenate(parts).reshape(-1, width))
+    return joined(*(np.rot90(plane, quarters) for plane in (luma, *chroma)))
 
 
 class Clip:

@@ -65,12 +65,17 @@ def planes(i420: I420) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return i420[:height], i420[height:].reshape(2, height // 2, width // 2)
 
 
+def joined(luma: NDArray[np.uint8], *chroma: NDArray[np.uint8]) -> I420:
+    """A new I420 array of luma [H, W] and chroma, [2, H/2, W/2] or its two planes."""
+    return np.concatenate([plane.ravel() for plane in (luma, *chroma)]).reshape(-1, luma.shape[1])
+
+
 def cropped(i420: I420, top: int, left: int, height: int, width: int) -> I420:
     """A piece of an I420 array as a new one: `height` x `width` luma samples or what is there of them; all even."""
     luma, chroma = planes(i420)
     luma = luma[top : top + height, left : left + width]
     chroma = chroma[:, top // 2 : (top + height) // 2, left // 2 : (left + width) // 2]
-    return np.concatenate([luma, chroma.reshape(-1, luma.shape[1])])
+    return joined(luma, chroma)
 
 
 def i420_from_frame(frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> I420:
