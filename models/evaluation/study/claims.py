@@ -135,7 +135,8 @@ def _restorer_helps(results: Results) -> Claim:
     if not verdicts:
         return Claim("c", text, UNMEASURED)
     figures.append(
-        f"Means over the shares at 400k; the verdict is on faces; small is up to {SMALL_SSIM_COST:g} of SSIM."
+        f"Means over the shares at 400k; the verdict is on faces, by the restorer that does best; small is up to "
+        f"{SMALL_SSIM_COST:g} of SSIM."
     )
     verdict = min(verdicts, key=_ORDER.index)
     return Claim("c", text, verdict, tuple(figures), "" if verdict == REPRODUCED else " ".join(why))
