@@ -59,14 +59,33 @@ def test_a_line_per_clip_and_coding(results: list[dict[str, Any]]) -> None:
     assert {line.count("|") for line in lines} == {11}
 
 
-def test_means_and_extremes_are_over_the_clips_of_a_coding(results: list[dict[str, Any]]) -> None:
-    said = cards.means(results)
-    assert said.startswith("Means of the changes: 400, 15%: face distance -10.0%, face BRISQUE -10.0%")
-    assert "; 400, 15%, a loss: face distance -20.0%" in said
-    first, second = cards.beyond(results).splitlines()
-    assert first.startswith("- 400, 15%: identity 0.010 to 0.010, ")
-    assert "colour, means 0.100 to 0.300, " in first
-    assert "colour, means 0.300 to 0.300, " in second
-    assert "flicker of flat walls, times 1.250 to 1.250" in first
-    assert "mesh of 2 over the source's 1.100 to 1.100, that of 2 decoded 1.050 to 1.050" in first
-    assert "mesh of 4 over the source's 0.500 to 0.500" in first
+def test_means_are_over_the_clips_of_a_coding(results: list[dict[str, Any]]) -> None:
+    lines = cards.means({"fine": results, "fast": results[:2]}).splitlines()
+    assert lines[2] == "| 400, 15% | `fine` | -10.0 | -10.0 | +2.0 | -5.0 | +0.0 | +0.0 |"
+    assert [line.split(" | ")[:3] for line in lines[3:]] == [
+        ["| 400, 15%", "`fast`", "-10.0"],
+        ["| 400, 15%, a loss", "`fine`", "-20.0"],
+    ]
+    assert {line.count("|") for line in lines} == {9}
+
+
+def test_the_worst_clip_is_shown_of_what_may_not_go_wrong(results: list[dict[str, Any]]) -> None:
+    results[1]["face"]["identity"] = [0.9, 0.85]
+    results[1]["face"]["ssim"] = [0.9, 0.9]
+    results[1]["face"]["flicker"] = [1, 1.5]
+    results[1]["effects"]["mesh_4"] = [2.0, 3.0, 1.9]
+    lines = cards.worst({"fine": results}).splitlines()
+    assert lines[2:] == [
+        "| 400, 15% | `fine` | -0.050 | +0.000 | 1.50 | 1.25 | 0.30 | 0.40 | 1.10 (1.05) | 0.95 (1.50) |",
+        "| 400, 15%, a loss | `fine` | +0.010 | +0.010 | 1.02 | 1.25 | 0.30 | 0.40 | 1.10 (1.05) | 0.50 (1.00) |",
+    ]
+    assert {line.count("|") for line in lines} == {11}
+
+
+@pytest.mark.parametrize("clips", [False, True])
+def test_clips_are_shown_when_asked_for(
+    clips: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["cards", "--model", "small", *(["--clips"] if clips else [])])
+    cards.main()
+    assert ("| lp_d13-1 | 400, 15% |" in capsys.readouterr().out) is clips
