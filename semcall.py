@@ -142,7 +142,7 @@ def _largest_restorer() -> str:
 def _restorers(choice: str) -> tuple[RestorerFile, ...]:
     """The receiver's restorers, largest first: all that are shipped for `auto`, the one named, none for `off`."""
     from models.registry import find_model
-    from receiver.restorer_files import RestorerFile
+    from receiver.restorer_files import RestorerFile, left_to_gpus
 
     if choice == "off":
         return ()
@@ -150,9 +150,7 @@ def _restorers(choice: str) -> tuple[RestorerFile, ...]:
         model = find_model(choice)
         return (RestorerFile(model.path, model.name),)
     shipped = [find_model(model.name) for model in _shipped_restorers()]
-    return tuple(
-        RestorerFile(model.path, model.name, model.card.get("needs_gpu") is True, optional=True) for model in shipped
-    )
+    return tuple(RestorerFile(model.path, model.name, left_to_gpus(model.card), optional=True) for model in shipped)
 
 
 def _token(host: str, token: str | None) -> str | None:

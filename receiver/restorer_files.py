@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from shared.errors import SemcallError
 from shared.providers import GPUS
 from shared.restorer import Restorer
+
+LARGEST_ON_CPUS = 400_000
+"""Parameters of the largest network that a CPU runs in a call unasked. A larger one had time for the face alone: half a
+point there, which the next one on the whole picture outweighs, and later pictures (docs/restorer.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,11 @@ class RestorerFile:
     name: str
     needs_gpu: bool = False
     optional: bool = False
+
+
+def left_to_gpus(card: Mapping[str, Any]) -> bool:
+    """Whether a call that may choose runs the network of this card on GPUs alone."""
+    return card.get("needs_gpu") is True or int(card.get("parameters") or 0) > LARGEST_ON_CPUS
 
 
 def open_restorers(

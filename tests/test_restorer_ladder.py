@@ -25,7 +25,7 @@ from receiver.app import ReceiveOptions, Receiver
 from receiver.face_region import face_region, middle, restore_face
 from receiver.picture import DecodedPicture
 from receiver.restorer import RestorerLadder
-from receiver.restorer_files import RestorerFile, open_restorers
+from receiver.restorer_files import LARGEST_ON_CPUS, RestorerFile, open_restorers
 from receiver.rung import Rung
 from receiver.schedule import RestoreSchedule
 from shared.errors import SemcallError
@@ -630,11 +630,21 @@ def test_auto_takes_what_is_shipped_the_largest_first(shipped: Callable[..., Pat
     shipped("a", parameters=1000)
     shipped("b", parameters=9000, needs_gpu=True)
     shipped("c", parameters=5000)
+    shipped("d", parameters=LARGEST_ON_CPUS)
+    shipped("e", parameters=LARGEST_ON_CPUS + 1)
     files = semcall._restorers("auto")
-    assert [(file.name, file.needs_gpu) for file in files] == [("b", True), ("c", False), ("a", False)]
-    assert [file.name for file in semcall._restorers("b")] == ["b"]
-    assert not semcall._restorers("b")[0].needs_gpu, "who names one wants it"
+    assert [file.name for file in files] == ["e", "d", "b", "c", "a"]
+    assert [file.name for file in files if file.needs_gpu] == ["e", "b"]
+    for name in ("b", "e"):
+        (file,) = semcall._restorers(name)
+        assert (file.name, file.needs_gpu) == (name, False), "who names one wants it"
     assert semcall._restorers("off") == ()
+
+
+def test_files_get_the_largest_shipped_and_calls_on_cpus_what_keeps_up() -> None:
+    files = semcall._restorers("auto")
+    assert semcall._largest_restorer() == files[0].name == "finer"
+    assert [file.name for file in files if not file.needs_gpu] == ["fine", "fast", "small"]
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], restore: object) -> str:
