@@ -28,12 +28,12 @@ Cards = Mapping[str, Sequence[Row]]
 def main() -> None:
     """Print them."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--model", action="append", help="name or file of a restorer (fine, fast)")
+    arguments.add_argument("--model", action="append", help="name or file of a restorer (all that ship)")
     arguments.add_argument("--clips", action="store_true", help="every clip, too")
     told = arguments.parse_args()
     found: dict[str, Sequence[Row]] = {}
     tables: list[str] = []
-    for name in told.model or ["fine", "fast"]:
+    for name in told.model or ["finer", "fine", "fast", "small"]:
         try:
             found[name] = find_model(name, "restorer").card["metrics"]["results"]
             tables = [means(found), worst(found)]

@@ -1,6 +1,6 @@
 """The perceptual distance clip by clip, out of an evaluation's records: the table of docs/restorer.md, in Markdown.
 
-    python -m benchmarks.clipwise [docs/results/records.json] [--restorer fast --restorer fine]
+    python -m benchmarks.clipwise [docs/results/records.json] [--restorer fast --restorer fine --restorer finer]
 
 Nothing is measured: `semcall evaluate` has written the records. Below it, means over the clips at 400 kb/s and 15%.
 """
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("records", nargs="?", type=Path, default=Path("docs/results/records.json"))
     parser.add_argument("--restorer", action="append")
     told = parser.parse_args(arguments)
-    restorers = told.restorer or ["fast", "fine"]
+    restorers = told.restorer or ["fast", "fine", "finer"]
     records = json.loads(told.records.read_text())["records"]
     cells = {(one["clip"], one["kbps"], one["share"], one["restorer"]): one for one in records}
     for line in table(cells, restorers):

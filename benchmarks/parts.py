@@ -46,7 +46,7 @@ def main() -> None:
     arguments.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help="directory with clips/ and weights/"
     )
-    arguments.add_argument("--model", action="append", help="name or file of a restorer (fine, fast, small)")
+    arguments.add_argument("--model", action="append", help="name or file of a restorer (all that ship)")
     arguments.add_argument("--threads", type=int, default=2, help="of a restoration (%(default)s)")
     arguments.add_argument("--clip", action="append", help="only this one; may be given again")
     arguments.add_argument("--mode", choices=get_args(ShareMode), default="exact", help="of the share (%(default)s)")
@@ -58,7 +58,7 @@ def main() -> None:
     )
     if not clips:
         raise SystemExit(f"{told.data / 'clips' / 'val'} has none of these clips: give other names to --clip.")
-    restorers = restores(told.model or ["fine", "fast", "small"], told.threads)
+    restorers = restores(told.model or ["finer", "fine", "fast", "small"], told.threads)
     found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         for clip in track(clips, "measuring", console=Console(stderr=True)):
