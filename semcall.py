@@ -388,14 +388,14 @@ def restore(
     out: Annotated[Path, typer.Argument(metavar="OUT.mp4", help="The result; IN's sound is kept.")],
     restorer: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="A name or an ONNX file; default: the largest shipped for CPUs."),
+        typer.Option(metavar="NAME|FILE", help="A name or an ONNX file; default: the largest that needs no GPU."),
     ] = None,
     strength: Annotated[float, typer.Option(help="0: as decoded, 1: as restored, or between.")] = 1.0,
     crf: Annotated[float, typer.Option(help="x264's quality of the result, 1 to 51; lower is finer.")] = 16.0,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
 ) -> None:
-    """Restore a file as a receiver would show it.
+    """Restore a file as a receiver with time for the largest network would show it.
 
     Example: [bold]semcall restore talk.mp4 mended.mp4 --strength 0.8[/]
     """

@@ -13,8 +13,8 @@ from shared.providers import GPUS
 from shared.restorer import Restorer
 
 LARGEST_ON_CPUS = 400_000
-"""Parameters of the largest network that a CPU runs in a call unasked. A larger one had time for the face alone: half
-a point there, which the next one on the whole picture outweighs, and later pictures (docs/restorer.md)."""
+"""Parameters of the largest network that a CPU runs in a call unasked. A larger one had time for the face alone: 0.6
+points there, which the next one on the whole picture outweighs on frames, and later pictures (docs/restorer.md)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -373,7 +373,7 @@ def test_a_finer_quality_is_larger(received: Path, tmp_path: Path) -> None:
     assert sizes[0] > 2 * sizes[1]
 
 
-def test_the_largest_restorer_for_cpus_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_largest_restorer_that_needs_no_gpu_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     def model(name: str, folder: Path = WEIGHTS, **card: object) -> Model:
         return Model(name, folder / f"{name}.onnx", {"kind": "restorer", **card})
 
