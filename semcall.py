@@ -22,7 +22,6 @@ from shared.memory import keep_freed_memory
 from shared.stdout import printing
 
 if TYPE_CHECKING:
-    from models.registry import Model
     from receiver.restorer_files import RestorerFile
     from sender.parser import FaceOptions
 
@@ -124,16 +123,10 @@ def _face(name: str, region: str) -> FaceOptions:
     return FaceOptions(model.path, model.card, region)
 
 
-def _shipped_restorers() -> list[Model]:
-    """Those that came with the release, the largest first; not verified."""
-    from models.registry import list_models
-
-    shipped = [model for model in list_models("restorer") if model.shipped]
-    return sorted(shipped, key=lambda model: int(model.card.get("parameters") or 0), reverse=True)
-
-
 def _largest_restorer() -> str:
-    for model in _shipped_restorers():
+    from models.registry import shipped_restorers
+
+    for model in shipped_restorers():
         if model.card.get("needs_gpu") is not True:
             return model.name
     raise SemcallError("No restorer for CPUs came with this release: name one with --restorer.")
@@ -141,7 +134,7 @@ def _largest_restorer() -> str:
 
 def _restorers(choice: str) -> tuple[RestorerFile, ...]:
     """The receiver's restorers, largest first: all that are shipped for `auto`, the one named, none for `off`."""
-    from models.registry import find_model
+    from models.registry import find_model, shipped_restorers
     from receiver.restorer_files import RestorerFile, left_to_gpus
 
     if choice == "off":
@@ -149,7 +142,7 @@ def _restorers(choice: str) -> tuple[RestorerFile, ...]:
     if choice != "auto":
         model = find_model(choice)
         return (RestorerFile(model.path, model.name),)
-    shipped = [find_model(model.name) for model in _shipped_restorers()]
+    shipped = [find_model(model.name) for model in shipped_restorers()]
     return tuple(RestorerFile(model.path, model.name, left_to_gpus(model.card), optional=True) for model in shipped)
 
 

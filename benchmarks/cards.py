@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from models.evaluation.study.results import changed
-from models.registry import find_model
+from models.registry import find_model, shipped_restorers
 from shared.errors import SemcallError
 
 _SHOWN = (("distance", 3), ("brisque", 1), ("ssim", 3), ("flicker", 2))
@@ -33,7 +33,7 @@ def main() -> None:
     told = arguments.parse_args()
     found: dict[str, Sequence[Row]] = {}
     tables: list[str] = []
-    for name in told.model or ["finer", "fine", "fast", "small"]:
+    for name in told.model or [model.name for model in shipped_restorers()]:
         try:
             found[name] = find_model(name, "restorer").card["metrics"]["results"]
             tables = [means(found), worst(found)]

@@ -28,7 +28,7 @@ from models.evaluation.study.measure import measure
 from models.evaluation.study.metrics import open_metrics
 from models.evaluation.study.protocol import target_kbps
 from models.evaluation.study.results import changed
-from models.registry import find_model
+from models.registry import find_model, shipped_restorers
 from receiver.rung import rungs
 from sender.offline import encode_at
 from sender.parser import FaceOptions
@@ -58,7 +58,7 @@ def main() -> None:
     )
     if not clips:
         raise SystemExit(f"{told.data / 'clips' / 'val'} has none of these clips: give other names to --clip.")
-    restorers = restores(told.model or ["finer", "fine", "fast", "small"], told.threads)
+    restorers = restores(told.model or [model.name for model in shipped_restorers()], told.threads)
     found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         for clip in track(clips, "measuring", console=Console(stderr=True)):

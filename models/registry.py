@@ -93,6 +93,12 @@ def list_models(kind: str | None = None) -> list[Model]:
     return [model for _, model in sorted(models.items()) if kind is None or model.card.get("kind") == kind]
 
 
+def shipped_restorers() -> list[Model]:
+    """Those that came with the release, the largest first; not verified."""
+    shipped = [model for model in list_models("restorer") if model.shipped]
+    return sorted(shipped, key=lambda model: int(model.card.get("parameters") or 0), reverse=True)
+
+
 def verify(model: Model) -> bytes:
     """The file's content.
 

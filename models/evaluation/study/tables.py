@@ -189,8 +189,8 @@ def _time(results: Results) -> Table:
     labels = [f"{clip} ({width}x{height})" for clip, (width, height) in zip(results.clips, sizes, strict=True)]
     columns = [Column(name, Metric("ms", "ms", 1, False)) for name in results.restorers]
     note = (
-        "Medians over the frames and then the cells of a clip; last row over clips. One machine, busy with other "
-        "cells (see the method): python -m benchmarks.restorer times restorers on a quiet one."
+        "Medians over the frames and then the cells of a clip; last row over clips. One machine, maybe busy with "
+        "other cells (see the method): python -m benchmarks.restorer times restorers on a quiet one."
     )
     cells_of_table = [*rows, [_median(values) for values in middle]]
     return replace(
